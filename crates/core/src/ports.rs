@@ -1,0 +1,169 @@
+//! What the core needs from outside: a store and a random source. (The clock is in [`crate::clock`].)
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::error::{CreateAccountError, CreateSessionError, StoreError};
+use crate::session::{Account, AccountId, Device, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use crate::token::ClientId;
+
+/// Where accounts and sessions live.
+///
+/// Two kinds of promise, and no default bodies that could weaken one:
+///
+/// - **relaxed**: [`swap`](Store::swap). A rotation that the store forgets in a power cut heals at the client's next request
+///   (DESIGN §2.2), so it need not wait for the disk. It must still be seen by every later read while the store runs.
+/// - **durable**: everything else that writes. When the call has returned, no crash undoes it (S4). A session that ended
+///   stays ended.
+///
+/// `now` in an answer is the **store's** time, which never goes backwards: the clocks of the nodes do not matter.
+///
+/// A store of your own can be checked with the conformance suite in `baton-store` (feature `conformance`).
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The session, its account and the store's time, in one read. `None` if there is no such session.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot answer; never because the session is missing.
+    async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError>;
+
+    /// Makes `swap` if the session still is at [`Swap::expect`], and notes the address it was `seen_from`. Exactly one of
+    /// several racing swaps with the same expectation is made, on whichever node. Means [`Session::swapped`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if nothing was changed, [`StoreError::Uncertain`] if that is not known.
+    async fn swap(
+        &self,
+        client: ClientId,
+        swap: &Swap,
+        seen_from: Option<std::net::IpAddr>,
+    ) -> Result<Swapped, StoreError>;
+
+    /// Adds an account, with its first session if one is given, both or neither.
+    ///
+    /// # Errors
+    /// [`CreateAccountError::Taken`] if realm, provider and uid exist.
+    async fn create_account(
+        &self,
+        account: NewAccount,
+        session: Option<NewSession>,
+    ) -> Result<(Account, Option<Session>), CreateAccountError>;
+
+    /// The account that signs in with this uid, with its password hash.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError>;
+
+    /// Sets the password hash and ends sessions in the same step. False if there is no such account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError>;
+
+    /// Removes the account and all its sessions. False if there was none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError>;
+
+    /// Adds a session and ends the least recently used ones beyond [`NewSession::max_devices`], never the new one.
+    ///
+    /// # Errors
+    /// [`CreateSessionError::NoAccount`] if the account is gone.
+    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError>;
+
+    /// Ends a session of this account. False if it has no such session (any more).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError>;
+
+    /// The sessions of an account, expired ones included, most recently used first, with the store's time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError>;
+
+    /// Removes up to `limit` sessions whose `expires_at` has passed; how many there were. Safe to run at any time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Tells the store which keys its sessions are signed with ([`crate::KeyRing::fingerprints`]). It remembers them, and
+    /// answers [`KeyBinding::Foreign`], remembering nothing, if it knows others and none of these.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError>;
+
+    /// Whether it can be read and written right now: the answer of a readiness check.
+    ///
+    /// # Errors
+    /// [`StoreError`] saying why not.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A session as read for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The record.
+    pub session: Session,
+    /// Whose it is.
+    pub account: Account,
+    /// The store's time of the read.
+    pub now: Timestamp,
+}
+
+/// An account with what is needed to check a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The account.
+    pub account: Account,
+    /// Its password hash.
+    pub password: PasswordHash,
+}
+
+/// A session as it appears in the list of devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionEntry {
+    /// The record.
+    pub session: Session,
+    /// Where it comes from.
+    pub device: Device,
+}
+
+/// Which sessions a password change ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndSessions {
+    /// None, as when only the hash's parameters change.
+    None,
+    /// All but the one that made the change (ASVS 7.4.3).
+    AllBut(ClientId),
+    /// All.
+    All,
+}
+
+/// A store's answer to [`Store::bind_keys`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyBinding {
+    /// They are, or now are, the store's keys.
+    Bound,
+    /// The store was used with other keys: with these, every session in it would be refused.
+    Foreign,
+}
+
+/// A source of random bytes fit for secrets.
+pub trait Random: Send + Sync {
+    /// Fills `bytes`.
+    ///
+    /// # Errors
+    /// [`RandomError`] if the source failed; nothing weaker may take its place.
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomError>;
+}
+
+/// The random source failed.
+#[derive(Debug, thiserror::Error)]
+#[error("no random bytes: {0}")]
+pub struct RandomError(pub String);
