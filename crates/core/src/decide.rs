@@ -205,13 +205,18 @@ pub fn complete(session: &Session, plan: &Plan, answer: &Swapped) -> Reply {
         (Plan::HandOut { swap, .. }, Swapped::Done(at)) => {
             session.swapped(swap, *at).as_ref().map_or(Reply::Blank, token)
         }
-        (Plan::HandOut { repeat: true, .. } | Plan::Repeat | Plan::Keep, Swapped::Moved(found)) => token(found),
+        // A store that lost its newest writes meanwhile must not set the client back (S5): its old token is still genuine.
+        (Plan::HandOut { repeat: true, .. } | Plan::Repeat | Plan::Keep, Swapped::Moved(found)) => {
+            token(if found.generation < session.generation { session } else { found })
+        }
         (Plan::HandOut { .. } | Plan::Blank, Swapped::Moved(_)) => Reply::Blank,
         (Plan::Repeat | Plan::Keep | Plan::Blank, Swapped::Done(_)) => Reply::Blank,
     }
 }
 
-fn is_expired(session: &Session, now: Timestamp, rules: &Rules) -> bool {
+/// Whether the session is over its idle or its absolute lifetime.
+#[must_use]
+pub fn is_expired(session: &Session, now: Timestamp, rules: &Rules) -> bool {
     // The cap is looked at again here so that a shorter one takes effect for sessions that exist.
     now >= session.expires_at || now >= session.created_at.plus(rules.session_max_lifetime)
 }

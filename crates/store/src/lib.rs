@@ -1,1 +1,22 @@
+//! Stores for baton: where accounts and sessions live.
+//!
+//! | module | feature | for |
+//! | --- | --- | --- |
+//! | [`sqlite`] | `sqlite` | one machine: one file, nothing to set up |
+//! | [`memory`] | `memory` | tests and examples |
+//! | `conformance` | `conformance` | checking a [`Store`](baton_core::Store), one of these or one of your own |
+//! | `faulty` | `conformance` | a store that fails when a test says so |
+//!
+//! What a store promises is written at [`baton_core::Store`].
 
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "conformance")]
+pub mod faulty;
+#[cfg(feature = "memory")]
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(any(feature = "memory", feature = "sqlite"))]
+mod time;

@@ -1,0 +1,189 @@
+//! The one file that turns errors into statuses and bodies.
+//!
+//! Bodies have the gem's shapes, because front ends read `errors` from them, and a stable `code` besides.
+
+use std::fmt::Display;
+
+use axum::body::Body;
+use axum::response::IntoResponse;
+use baton_core::wire::Code;
+use baton_engine::{FieldFaults, PasswordError, Refusal, RegisterError, SignInError};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+/// Which of the gem's error bodies a front end expects at this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"errors": […]}`: protected resources.
+    Bare,
+    /// `{"success": false, "errors": […]}`: sign-in, validation and sign-out.
+    Success,
+    /// `{"success": false, "status": "error", "errors": […]}`: the account itself.
+    Status,
+}
+
+/// A refusal or failure as the client sees it. Says nothing about the cause of an internal failure; that is in the log.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    body: Value,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem of this status, code and message.
+    pub fn new(status: StatusCode, code: Code, shape: Shape, message: impl Display) -> Self {
+        let mut body = json!({ "errors": [message.to_string()], "code": code.as_str() });
+        if let (Shape::Success | Shape::Status, Value::Object(fields)) = (shape, &mut body) {
+            fields.insert("success".into(), Value::Bool(false));
+        }
+        if let (Shape::Status, Value::Object(fields)) = (shape, &mut body) {
+            fields.insert("status".into(), "error".into());
+        }
+        Self { status, body, headers: Vec::new() }
+    }
+
+    /// Nobody is signed in. The challenge names no error, since nothing was presented (RFC 6750 §3.1).
+    #[must_use]
+    pub fn anonymous(shape: Shape) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, Code::NotAuthenticated, shape, "Sign in or sign up to continue.")
+            .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+    }
+
+    /// The credentials are no good.
+    #[must_use]
+    pub fn refused(refusal: Refusal, shape: Shape) -> Self {
+        let (code, message, challenge) = match refusal {
+            Refusal::Invalid => (
+                Code::TokenInvalid,
+                "The access token is not valid.",
+                r#"Bearer realm="baton", error="invalid_token", error_description="The access token is not valid""#,
+            ),
+            Refusal::Superseded => (
+                Code::TokenSuperseded,
+                "A newer access token has taken the place of this one.",
+                r#"Bearer realm="baton", error="invalid_token", error_description="The access token was superseded""#,
+            ),
+            Refusal::Expired => (
+                Code::TokenExpired,
+                "The session has expired. Sign in again.",
+                r#"Bearer realm="baton", error="invalid_token", error_description="The session expired""#,
+            ),
+            Refusal::Revoked => (
+                Code::SessionRevoked,
+                "The session has ended. Sign in again.",
+                r#"Bearer realm="baton", error="invalid_token", error_description="The session has ended""#,
+            ),
+        };
+        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, challenge)
+    }
+
+    /// A page of another site made the request with the user's cookie.
+    #[must_use]
+    pub fn cross_site(shape: Shape) -> Self {
+        let message = "Requests with a cookie are accepted from this site's own pages only.";
+        Self::new(StatusCode::FORBIDDEN, Code::CrossSite, shape, message)
+    }
+
+    /// The store is away or the server is busy. 503 and never 401: a client must not throw its session away for it.
+    #[must_use]
+    pub fn unavailable(shape: Shape) -> Self {
+        let message = "The service is not available right now. Try again in a moment.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, shape, message).with(RETRY_AFTER, "2")
+    }
+
+    /// Fields of a form are missing or wrong. `data` is the record as it was sent, which front ends put back into the form.
+    #[must_use]
+    pub fn invalid_fields(faults: &FieldFaults, data: Value) -> Self {
+        let mut errors = serde_json::Map::new();
+        let mut full = Vec::new();
+        for (field, fault) in faults.iter() {
+            full.push(Value::String(format!("{} {fault}", humanized(field))));
+            if let Value::Array(list) = errors.entry(field).or_insert_with(|| json!([])) {
+                list.push(fault.into());
+            }
+        }
+        errors.insert("full_messages".into(), Value::Array(full));
+        let body = json!({ "status": "error", "data": data, "errors": errors, "code": Code::Invalid.as_str() });
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, body, headers: Vec::new() }
+    }
+
+    /// Sign-in failed, for whatever reason.
+    #[must_use]
+    pub fn sign_in(error: &SignInError) -> Self {
+        match error {
+            SignInError::BadCredentials => Self::bad_credentials(),
+            SignInError::Password(error) => Self::password(error, Shape::Success),
+            SignInError::Store(error) => Self::store(error, Shape::Success),
+        }
+    }
+
+    /// E-mail or password are wrong or missing.
+    #[must_use]
+    pub fn bad_credentials() -> Self {
+        let message = "Wrong e-mail address or password.";
+        Self::new(StatusCode::UNAUTHORIZED, Code::BadCredentials, Shape::Success, message)
+            .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+    }
+
+    /// Registration failed. `data`: see [`invalid_fields`](Self::invalid_fields).
+    #[must_use]
+    pub fn register(error: &RegisterError, data: Value) -> Self {
+        match error {
+            RegisterError::Invalid(faults) => Self::invalid_fields(faults, data),
+            RegisterError::Password(error) => Self::password(error, Shape::Status),
+            RegisterError::Store(error) => Self::store(error, Shape::Status),
+        }
+    }
+
+    /// The store failed; the cause goes to the log.
+    #[must_use]
+    pub fn store(error: &baton_core::StoreError, shape: Shape) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::unavailable(shape)
+    }
+
+    fn password(error: &PasswordError, shape: Shape) -> Self {
+        tracing::error!(%error, "could not hash a password");
+        Self::unavailable(shape)
+    }
+
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// The response, with whatever kind of body the service around has.
+    #[must_use]
+    pub fn into_response_of<B: From<Bytes>>(self) -> Response<B> {
+        let mut response = Response::new(B::from(Bytes::from(self.body.to_string())));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+/// What the gem sends, character for character: some front ends look at it.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response<Body> {
+        self.into_response_of()
+    }
+}
+
+/// `password_confirmation` → `Password confirmation`, for a sentence about the field.
+fn humanized(field: &str) -> String {
+    let mut words = field.replace('_', " ");
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    words
+}

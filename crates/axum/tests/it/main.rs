@@ -1,0 +1,5 @@
+//! The protocol over real HTTP.
+
+mod bursts;
+mod diagrams;
+mod support;

@@ -1,0 +1,168 @@
+//! Password hashing: argon2id off the async threads and bounded in number, so that sign-ins cannot starve token requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argon2::password_hash::phc::PasswordHash as Phc;
+use argon2::password_hash::{Error as PhcError, PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Algorithm, Argon2, Params, Version};
+use baton_core::Random;
+use baton_core::session::PasswordHash;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
+
+/// Cost of a password hash. The defaults are OWASP's minimum for argon2id; lower ones are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashing {
+    /// Memory in KiB; at least 19456 (19 MiB).
+    pub memory_kib: u32,
+    /// Passes over it; at least 2.
+    pub iterations: u32,
+    /// Lanes; at least 1.
+    pub parallelism: u32,
+    /// How many hashes are computed at once; at least 1. Each takes `memory_kib` while it runs.
+    pub concurrent: usize,
+    /// How many more may wait for their turn; beyond it sign-ins are answered 503 at once.
+    pub waiting: usize,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // One core stays free for the requests that carry a token.
+        Self { memory_kib: 19 * 1024, iterations: 2, parallelism: 1, concurrent: cores.div_ceil(2), waiting: 256 }
+    }
+}
+
+/// The parameters of the password hash are out of range.
+#[derive(Debug, thiserror::Error)]
+pub enum HashingError {
+    /// Below what is safe.
+    #[error("argon2id needs at least 19456 KiB, 2 iterations, 1 lane and 1 hash at once")]
+    TooWeak,
+    /// Beyond what the algorithm takes.
+    #[error("argon2id parameters: {0}")]
+    OutOfRange(String),
+}
+
+/// A password could not be checked or hashed. Says nothing about whether it is right.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// Too many checks are waiting already; try again.
+    #[error("too many password checks are waiting")]
+    Overloaded,
+    /// The hash in the store cannot be read, or the random source or a thread failed.
+    #[error("password hashing failed: {0}")]
+    Failed(String),
+}
+
+/// Hashes and checks passwords.
+pub(crate) struct Passwords {
+    argon2: Argon2<'static>,
+    turns: Arc<Semaphore>,
+    in_line: Arc<AtomicUsize>,
+    capacity: usize,
+    random: Arc<dyn Random>,
+    /// What the password of an unknown account is checked against, so that it takes as long as that of a known one.
+    nobody: PasswordHash,
+}
+
+impl Passwords {
+    pub(crate) fn new(hashing: &Hashing, random: Arc<dyn Random>) -> Result<Self, HashingError> {
+        let Hashing { memory_kib, iterations, parallelism, concurrent, waiting } = *hashing;
+        if memory_kib < 19 * 1024 || iterations < 2 || parallelism < 1 || concurrent < 1 {
+            return Err(HashingError::TooWeak);
+        }
+        let params = Params::new(memory_kib, iterations, parallelism, None)
+            .map_err(|error| HashingError::OutOfRange(error.to_string()))?;
+        // The costs are in the text and its output is all zeroes, which no password is known to give.
+        let nobody = PasswordHash::new(format!(
+            "$argon2id$v=19$m={memory_kib},t={iterations},p={parallelism}$AAAAAAAAAAAAAAAAAAAAAA${}",
+            "A".repeat(43)
+        ));
+        Ok(Self {
+            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            turns: Arc::new(Semaphore::new(concurrent.min(Semaphore::MAX_PERMITS))),
+            in_line: Arc::new(AtomicUsize::new(0)),
+            capacity: concurrent.saturating_add(waiting),
+            random,
+            nobody,
+        })
+    }
+
+    /// The hash of a new password.
+    pub(crate) async fn hash(&self, password: SecretString) -> Result<PasswordHash, PasswordError> {
+        let mut salt = [0; 16];
+        self.random.fill(&mut salt).map_err(|error| PasswordError::Failed(error.to_string()))?;
+        let argon2 = self.argon2.clone();
+        self.in_turn(move || {
+            let hash: Phc = argon2
+                .hash_password_with_salt(password.expose_secret().as_bytes(), &salt)
+                .map_err(|error| PasswordError::Failed(error.to_string()))?;
+            Ok(PasswordHash::new(hash.to_string()))
+        })
+        .await
+    }
+
+    /// Whether `password` is the one of `hash`; `None` stands for an account that does not exist and costs the same.
+    pub(crate) async fn verify(
+        &self,
+        password: SecretString,
+        hash: Option<&PasswordHash>,
+    ) -> Result<bool, PasswordError> {
+        let known = hash.is_some();
+        let hash = hash.unwrap_or(&self.nobody).clone();
+        let argon2 = self.argon2.clone();
+        self.in_turn(move || {
+            let phc = Phc::new(hash.expose()).map_err(|error| PasswordError::Failed(error.to_string()))?;
+            match argon2.verify_password(password.expose_secret().as_bytes(), &phc) {
+                Ok(()) => Ok(known),
+                Err(PhcError::PasswordInvalid) => Ok(false),
+                Err(error) => Err(PasswordError::Failed(error.to_string())),
+            }
+        })
+        .await
+    }
+
+    /// Whether `hash` was made with other costs than new ones are.
+    pub(crate) fn is_outdated(&self, hash: &PasswordHash) -> bool {
+        let made_with = Phc::new(hash.expose()).ok().and_then(|phc| Params::try_from(&phc).ok());
+        let wanted = self.argon2.params();
+        !made_with.is_some_and(|params| {
+            (params.m_cost(), params.t_cost(), params.p_cost()) == (wanted.m_cost(), wanted.t_cost(), wanted.p_cost())
+        })
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let place = Place::take(&self.in_line, self.capacity).ok_or(PasswordError::Overloaded)?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
+        tokio::task::spawn_blocking(move || {
+            // Held by the work itself: a client that hangs up does not make room for another one while it still runs.
+            let _held = (place, turn);
+            work()
+        })
+        .await
+        .map_err(|error| PasswordError::Failed(error.to_string()))?
+    }
+}
+
+/// A place in the line, given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(in_line: &Arc<AtomicUsize>, capacity: usize) -> Option<Self> {
+        in_line
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < capacity).then_some(taken + 1))
+            .ok()
+            .map(|_| Self(Arc::clone(in_line)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

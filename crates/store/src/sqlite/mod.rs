@@ -1,0 +1,260 @@
+//! A store in one SQLite file: for one machine, with nothing to set up.
+//!
+//! - One thread writes. It takes what is waiting and runs it as **one transaction** (group commit), so that a hundred
+//!   concurrent rotations cost one commit and not a hundred.
+//! - A group of rotations alone does not wait for the disk (`synchronous=NORMAL`); a group with anything durable in it does
+//!   (`FULL`), and takes every rotation before it along to the disk. What a power cut may forget is what the trait allows.
+//! - Reads run beside it on a few connections of their own, in place: a point read takes a few microseconds, less than
+//!   sending it to another thread.
+//!
+//! Several processes may open the same file on the same machine. They agree, through the file, on who won a swap and on
+//! what time it is. A network file system will not do: SQLite's write-ahead log needs shared memory.
+//!
+//! The file and its `-wal` and `-shm` companions hold password hashes; they are made readable for their owner only. None of
+//! them holds a token or a key.
+
+mod error;
+mod file;
+mod ops;
+mod readers;
+mod rows;
+mod schema;
+mod writer;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use baton_core::clock::{Clock, Timestamp};
+use baton_core::error::{CreateAccountError, CreateSessionError, StoreError};
+use baton_core::ports::{EndSessions, Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::token::ClientId;
+
+pub use error::SqliteError;
+
+use crate::time::StoreTime;
+use readers::Readers;
+use writer::{Durability, Writer};
+
+/// A clock that is behind the file by more than this is worth a line in the log.
+const NOTICEABLE_LAG: Duration = Duration::from_secs(5);
+
+/// Settings of a [`SqliteStore`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SqliteOptions {
+    /// How long to wait for another process that holds the file before answering [`StoreError::Unavailable`]. Default 2 s.
+    /// Longer than 24 days counts as 24 days.
+    pub busy_timeout: Duration,
+    /// Connections that read; at least 1. Default 4. More than there are threads that call the store is waste.
+    pub readers: usize,
+    /// Page cache of **each** connection, in KiB. Default 8192 (8 MiB).
+    pub cache_kib: u32,
+    /// Writes that may wait for the writer; at least 1. Default 1024. When it is full, callers wait for room in turn.
+    pub queue: usize,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { busy_timeout: Duration::from_secs(2), readers: 4, cache_kib: 8 * 1024, queue: 1024 }
+    }
+}
+
+/// What a [`SqliteStore`] has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SqliteStats {
+    /// Writing operations that were run.
+    pub operations: u64,
+    /// Transactions they were run in.
+    pub groups: u64,
+    /// Those of the groups that waited for the disk.
+    pub synced_groups: u64,
+    /// Groups that failed as a whole.
+    pub failed_groups: u64,
+    /// Reads that were answered in place.
+    pub reads_in_place: u64,
+    /// Reads that had to wait on another thread: every connection was taken, or the file locked.
+    pub reads_aside: u64,
+}
+
+/// Accounts and sessions in one SQLite file. See the [module](self).
+pub struct SqliteStore {
+    path: PathBuf,
+    time: Arc<StoreTime>,
+    readers: Arc<Readers>,
+    writer: Writer,
+}
+
+impl SqliteStore {
+    /// Opens the file, makes it if there is none, and brings its schema up to date. The folder has to exist and to be
+    /// writable. Blocks for as long as that takes.
+    ///
+    /// The store's time is that of `clock`, but never before what the file holds: after a restart with a wall clock that
+    /// was set back, time goes on from where it was, at half its pace, until the clock has caught up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] if the file is not a database, belongs to another application, or was written by a newer
+    /// version; [`StoreError::Unavailable`] if it cannot be reached, written or locked.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let path = file::locate(path.as_ref())?;
+        let connection = file::open_writer(&path, &options)?;
+        let time = Arc::new(StoreTime::new(clock));
+        time.observe(rows::high_water_mark(&connection).map_err(error::doing("read the stored time"))?);
+        let lag = time.clock_lag();
+        if lag > NOTICEABLE_LAG {
+            tracing::warn!(
+                behind_seconds = lag.as_secs(),
+                "the clock is behind the times in the database; time goes on from those, at half its pace"
+            );
+        }
+        let readers = Arc::new(Readers::open(&path, &options)?);
+        let writer = Writer::start(connection, time.clone(), readers.clone(), &options)?;
+        Ok(Self { path, time, readers, writer })
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store's time now: not before any time that it holds. For [`SystemClock::raise_to`], so that a clock that starts
+    /// behind the file need not go at half pace.
+    ///
+    /// [`SystemClock::raise_to`]: crate::clock::SystemClock::raise_to
+    #[must_use]
+    pub fn high_water_mark(&self) -> Timestamp {
+        self.time.now()
+    }
+
+    /// What it has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> SqliteStats {
+        let mut stats = self.writer.stats();
+        (stats.reads_in_place, stats.reads_aside) = self.readers.counts();
+        stats
+    }
+
+    /// Runs what is waiting, writes everything into the main file and closes it. Operations that come later are answered
+    /// [`StoreError::Unavailable`]. Closing twice is harmless; dropping the store does the same, but waits no longer than a
+    /// few seconds and tells nobody what went wrong.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the last step failed: nothing is lost, the next start reads it from the write-ahead log.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.writer.close().await
+    }
+
+    /// Runs `work` on the writer's thread, between two groups: for tests that hold the writer up or fill the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the writer has stopped or `work` panicked.
+    #[cfg(feature = "conformance")]
+    #[doc(hidden)]
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writer.aside(work).await
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
+        let row = self.readers.read("find a session", move |connection| rows::find(connection, client)).await?;
+        Ok(row.map(|(session, account)| {
+            // In this order: the time of the answer must not be before a time in the record, and the record may have been
+            // written a moment ago, or by a process whose clock is ahead.
+            self.time.observe(session.latest_time());
+            Found { session, account, now: self.time.now() }
+        }))
+    }
+
+    async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
+        let swap = *swap;
+        self.writer.run("swap", Durability::Relaxed, move |tx| ops::swap(tx, client, &swap, seen_from)).await
+    }
+
+    async fn create_account(
+        &self,
+        account: NewAccount,
+        session: Option<NewSession>,
+    ) -> Result<(Account, Option<Session>), CreateAccountError> {
+        self.writer
+            .run("create an account", Durability::Durable, move |tx| ops::create_account(tx, account, session))
+            .await?
+            .ok_or(CreateAccountError::Taken)
+    }
+
+    async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError> {
+        let name = [realm.to_owned(), provider.to_owned(), uid.to_owned()];
+        self.readers.read("find a login", move |connection| rows::find_login(connection, &name)).await
+    }
+
+    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError> {
+        self.writer
+            .run("set a password", Durability::Durable, move |tx| ops::set_password(tx, account, &hash, end))
+            .await
+    }
+
+    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
+        self.writer.run("delete an account", Durability::Durable, move |tx| ops::delete_account(tx, account)).await
+    }
+
+    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
+        self.writer
+            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session))
+            .await?
+            .ok_or(CreateSessionError::NoAccount)
+    }
+
+    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
+        self.writer.run("end a session", Durability::Durable, move |tx| ops::end_session(tx, account, client)).await
+    }
+
+    async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
+        let entries =
+            self.readers.read("list sessions", move |connection| rows::sessions_of(connection, account)).await?;
+        for entry in &entries {
+            self.time.observe(entry.session.latest_time());
+        }
+        Ok((self.time.now(), entries))
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        self.writer.run("purge", Durability::Durable, move |tx| ops::purge(tx, limit)).await
+    }
+
+    async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {
+        let fingerprints = fingerprints.to_vec();
+        self.writer.run("bind keys", Durability::Durable, move |tx| ops::bind_keys(tx, &fingerprints)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.readers.read("check", |connection| rows::high_water_mark(connection).map(drop)).await?;
+        self.writer.run("check", Durability::Relaxed, ops::touch).await
+    }
+}
+
+/// The latest of the times in a record that were "now" when they were written.
+trait LatestTime {
+    fn latest_time(&self) -> Timestamp;
+}
+
+impl LatestTime for Session {
+    fn latest_time(&self) -> Timestamp {
+        self.handed_out_at.unwrap_or(self.created_at).max(self.last_seen_at)
+    }
+}

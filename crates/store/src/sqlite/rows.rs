@@ -1,0 +1,123 @@
+//! Reading: the statements that only look, and how rows become records.
+
+use std::net::IpAddr;
+
+use baton_core::clock::Timestamp;
+use baton_core::ports::{Login, SessionEntry};
+use baton_core::session::{Account, AccountId, Device, PasswordHash, Profile, Session};
+use baton_core::token::{ClientId, Generation};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+/// The columns of a session, in the order in which [`session_at`] reads them.
+macro_rules! session_columns {
+    () => {
+        "s.client, s.account, s.generation, s.handed_out_at, s.confirmed, s.created_at, s.expires_at, s.last_seen_at"
+    };
+}
+const SESSION_COLUMNS: usize = 8;
+
+/// The columns of an account, in the order in which [`account_at`] reads them.
+macro_rules! account_columns {
+    () => {
+        "a.id, a.realm, a.provider, a.uid, a.email, a.profile, a.allow_password_change, a.created_at, a.updated_at"
+    };
+}
+const ACCOUNT_COLUMNS: usize = 9;
+
+const FIND: &str = concat!(
+    "SELECT ",
+    session_columns!(),
+    ", ",
+    account_columns!(),
+    " FROM sessions s JOIN accounts a ON a.id = s.account WHERE s.client = ?1"
+);
+const FIND_SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.client = ?1");
+const FIND_LOGIN: &str = concat!(
+    "SELECT ",
+    account_columns!(),
+    ", a.password FROM accounts a WHERE a.realm = ?1 AND a.provider = ?2 AND a.uid = ?3"
+);
+const SESSIONS_OF: &str = concat!(
+    "SELECT ",
+    session_columns!(),
+    ", s.user_agent, s.ip FROM sessions s WHERE s.account = ?1",
+    " ORDER BY s.last_seen_at DESC, s.created_at DESC, s.client DESC"
+);
+
+/// A session and whose it is.
+pub(super) fn find(connection: &Connection, client: ClientId) -> rusqlite::Result<Option<(Session, Account)>> {
+    connection
+        .prepare_cached(FIND)?
+        .query_row([client.as_bytes()], |row| Ok((session_at(row, 0)?, account_at(row, SESSION_COLUMNS)?)))
+        .optional()
+}
+
+/// A session alone.
+pub(super) fn find_session(connection: &Connection, client: ClientId) -> rusqlite::Result<Option<Session>> {
+    connection.prepare_cached(FIND_SESSION)?.query_row([client.as_bytes()], |row| session_at(row, 0)).optional()
+}
+
+/// An account by realm, provider and uid.
+pub(super) fn find_login(connection: &Connection, name: &[String; 3]) -> rusqlite::Result<Option<Login>> {
+    connection
+        .prepare_cached(FIND_LOGIN)?
+        .query_row(rusqlite::params_from_iter(name), |row| {
+            let password = PasswordHash::new(row.get(ACCOUNT_COLUMNS)?);
+            Ok(Login { account: account_at(row, 0)?, password })
+        })
+        .optional()
+}
+
+/// The sessions of an account, most recently used first.
+pub(super) fn sessions_of(connection: &Connection, account: AccountId) -> rusqlite::Result<Vec<SessionEntry>> {
+    connection
+        .prepare_cached(SESSIONS_OF)?
+        .query_map([account.0], |row| {
+            let device = Device { user_agent: row.get(SESSION_COLUMNS)?, ip: ip_at(row, SESSION_COLUMNS + 1)? };
+            Ok(SessionEntry { session: session_at(row, 0)?, device })
+        })?
+        .collect()
+}
+
+/// The latest time at which anything was written, by any process.
+pub(super) fn high_water_mark(connection: &Connection) -> rusqlite::Result<Timestamp> {
+    connection.prepare_cached("SELECT value FROM meta WHERE name = 'time'")?.query_row([], |row| time_at(row, 0))
+}
+
+fn session_at(row: &Row<'_>, first: usize) -> rusqlite::Result<Session> {
+    Ok(Session {
+        client: ClientId::from_bytes(row.get(first)?),
+        account: AccountId(row.get(first + 1)?),
+        generation: Generation::new(row.get(first + 2)?),
+        handed_out_at: row.get::<_, Option<i64>>(first + 3)?.map(Timestamp::from_millis),
+        confirmed: Generation::new(row.get(first + 4)?),
+        created_at: time_at(row, first + 5)?,
+        expires_at: time_at(row, first + 6)?,
+        last_seen_at: time_at(row, first + 7)?,
+    })
+}
+
+fn account_at(row: &Row<'_>, first: usize) -> rusqlite::Result<Account> {
+    Ok(Account {
+        id: AccountId(row.get(first)?),
+        realm: row.get(first + 1)?,
+        provider: row.get(first + 2)?,
+        uid: row.get(first + 3)?,
+        email: row.get(first + 4)?,
+        profile: Profile::from_stored(row.get(first + 5)?),
+        allow_password_change: row.get(first + 6)?,
+        created_at: time_at(row, first + 7)?,
+        updated_at: time_at(row, first + 8)?,
+    })
+}
+
+fn time_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    row.get(column).map(Timestamp::from_millis)
+}
+
+fn ip_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<IpAddr>> {
+    let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
+    let ip = text.parse();
+    ip.map(Some).map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}

@@ -1,0 +1,113 @@
+//! The tables, and how a file of an older version becomes one of this version.
+
+use std::path::Path;
+
+use baton_core::error::StoreError;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::error::unusable;
+use super::file::about;
+
+/// "BATN": marks a file as ours.
+const APPLICATION_ID: i32 = 0x4241_544e;
+
+/// Each entry brings the schema from its index to the next number. Released entries are never changed.
+const MIGRATIONS: &[&str] = &[
+    // `AUTOINCREMENT`: the number of a deleted account is not given to another one, whose sessions and tokens an old backup
+    // or a slow request would then meet. `meta.time` is the store's high-water mark, in milliseconds.
+    "
+    CREATE TABLE meta (
+        name  TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO meta (name, value) VALUES ('time', 0);
+
+    CREATE TABLE known_keys (
+        fingerprint TEXT PRIMARY KEY
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE accounts (
+        id                    INTEGER PRIMARY KEY AUTOINCREMENT,
+        realm                 TEXT NOT NULL,
+        provider              TEXT NOT NULL,
+        uid                   TEXT NOT NULL,
+        email                 TEXT NOT NULL,
+        profile               TEXT NOT NULL,
+        password              TEXT NOT NULL,
+        allow_password_change INTEGER NOT NULL DEFAULT 0 CHECK (allow_password_change IN (0, 1)),
+        created_at            INTEGER NOT NULL,
+        updated_at            INTEGER NOT NULL,
+        UNIQUE (realm, provider, uid)
+    ) STRICT;
+
+    CREATE TABLE sessions (
+        client        BLOB PRIMARY KEY CHECK (length(client) = 16),
+        account       INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+        generation    INTEGER NOT NULL,
+        handed_out_at INTEGER,
+        confirmed     INTEGER NOT NULL,
+        created_at    INTEGER NOT NULL,
+        expires_at    INTEGER NOT NULL,
+        last_seen_at  INTEGER NOT NULL,
+        user_agent    TEXT,
+        ip            TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX sessions_by_use ON sessions (account, last_seen_at);
+    CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+    ",
+];
+
+/// What a file says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Nothing is in it yet.
+    Blank,
+    /// Ours, with so many migrations made.
+    Ours(usize),
+    /// Somebody else's.
+    Other,
+}
+
+pub(super) fn identify(connection: &Connection) -> rusqlite::Result<Identity> {
+    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let version: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (application, usize::try_from(version)) {
+        (APPLICATION_ID, Ok(version)) => Identity::Ours(version),
+        (0, Ok(0)) if tables == 0 => Identity::Blank,
+        _ => Identity::Other,
+    })
+}
+
+impl Identity {
+    /// How many migrations have been made.
+    pub(super) fn check(self, path: &Path) -> Result<usize, StoreError> {
+        match self {
+            Self::Blank => Ok(0),
+            Self::Ours(version) if version <= MIGRATIONS.len() => Ok(version),
+            Self::Ours(version) => Err(unusable(format!(
+                "{} has schema {version}, and this version of baton knows up to {}; use a newer one",
+                path.display(),
+                MIGRATIONS.len()
+            ))),
+            Self::Other => Err(unusable(format!("{} is a database of another application", path.display()))),
+        }
+    }
+}
+
+/// Makes the migrations that are missing, all or none. Several processes may do this at once.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = about(path, "migrate");
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+    // Looked at again, now that nobody else can change it.
+    let done = identify(&tx).map_err(&failed)?.check(path)?;
+    if done < MIGRATIONS.len() {
+        for migration in &MIGRATIONS[done..] {
+            tx.execute_batch(migration).map_err(&failed)?;
+        }
+        tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
+        tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(&failed)?;
+        tracing::info!(from = done, to = MIGRATIONS.len(), "database schema brought up to date");
+    }
+    tx.commit().map_err(&failed)
+}
