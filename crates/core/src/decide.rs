@@ -155,7 +155,8 @@ pub enum Reply {
 }
 
 /// What a request that presents `token` may do with `session`. `unbatch`: it asks inside the window for the current token
-/// instead of a blank.
+/// instead of a blank. In forgiving mode that is a resend, which opens the window again, and only for a client that cannot
+/// have the current token yet.
 ///
 /// `token` has to be one of this session; the caller found the session by it.
 #[must_use]
@@ -181,10 +182,13 @@ pub fn decide(session: &Session, token: Genuine, unbatch: bool, now: Timestamp, 
         return Verdict::First(note);
     }
 
-    let repeat = unbatch || rules.batch_response == BatchResponse::Repeat;
+    // Where responses get lost, a token handed out once more needs a window of its own, for the siblings of the request that
+    // asks for it. So a retry inside the window is a resend there, and not a repetition.
+    let retries = unbatch && unseen_successor && presented != current;
+    let repeat = unbatch && !rules.forgive_lost_responses || rules.batch_response == BatchResponse::Repeat;
     Verdict::Accept(if !rules.change_headers_on_each_request {
         Plan::Keep
-    } else if open {
+    } else if open && !retries {
         if repeat { Plan::Repeat } else { Plan::Blank }
     } else if presented == current {
         let Some(next) = current.next() else { return Verdict::Reject(Rejection::Expired) };

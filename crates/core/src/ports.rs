@@ -11,8 +11,9 @@ use crate::token::ClientId;
 ///
 /// Two kinds of promise, and no default bodies that could weaken one:
 ///
-/// - **relaxed**: [`swap`](Store::swap). A rotation that the store forgets in a power cut heals at the client's next request
-///   (DESIGN §2.2), so it need not wait for the disk. It must still be seen by every later read while the store runs.
+/// - **relaxed**: a [`swap`](Store::swap), unless it [`resends`](Swap::resends). A rotation that the store forgets in a power
+///   cut heals at the client's next request (DESIGN §2.2), so it need not wait for the disk. It must still be seen by every
+///   later read while the store runs.
 /// - **durable**: everything else that writes. When the call has returned, no crash undoes it (S4). A session that ended
 ///   stays ended.
 ///

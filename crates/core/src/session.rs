@@ -127,6 +127,14 @@ pub struct Swap {
 }
 
 impl Swap {
+    /// Whether it hands out once more the token that the record is at. **A store must not forget it** once it has answered:
+    /// a lost rotation shows when its token comes back, a lost resend leaves no trace, and the window that it opened would
+    /// be closed again while its siblings are on their way.
+    #[must_use]
+    pub fn resends(&self) -> bool {
+        self.hand_out.is_some() && self.generation == self.expect.generation
+    }
+
     /// Whether it moves the generation up to a token that the store had forgotten.
     #[must_use]
     pub fn heals(&self) -> bool {
