@@ -1,0 +1,108 @@
+//! All routes, and the layers around them.
+
+use std::any::Any;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use baton_axum::{Auth, Problem, Shape, auth_routes};
+use baton_core::wire::Code;
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Uri};
+use http_body_util::Limited;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
+
+use crate::access_log::{self, RequestIds};
+use crate::config::{Config, ServerConfig};
+use crate::start::Routes;
+use crate::{demo, health};
+
+/// Everything that answers, from the outside in: access log, CORS, panics, limits on bodies, routes.
+pub(crate) fn router(auth: &Auth, config: &Config, routes: Routes, address: SocketAddr, ids: RequestIds) -> Router {
+    let mut app = auth_routes(&config.mount, auth).merge(health::routes(auth));
+    if routes == Routes::WithDemo {
+        app = app.merge(demo::routes(auth, &config.mount, address));
+    }
+    around(app, auth, &config.server, ids)
+}
+
+fn around(routes: Router, auth: &Auth, config: &ServerConfig, ids: RequestIds) -> Router {
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout))
+        .layer(from_fn_with_state(config.max_body_bytes, limit_body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(auth.cors())
+        .layer(from_fn_with_state(ids, access_log::log))
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let message = format!("There is nothing at {}.", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Bare, message)
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    let message = format!("{method} is not supported here.");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, Shape::Bare, message)
+}
+
+/// A body that says it is too long is refused unread; one that turns out to be is cut off.
+async fn limit_body(State(max): State<usize>, request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > max as u64) {
+        let message = format!("The body is longer than {max} bytes.");
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, Shape::Bare, message).into_response();
+    }
+    next.run(request.map(|body| Body::new(Limited::new(body, max)))).await
+}
+
+/// What the client gets for a panic. The log has it from the panic hook.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    let message = "Something went wrong here. It has been logged.";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable, Shape::Bare, message).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use baton_axum::HttpSettings;
+    use baton_core::{Key, KeyRing};
+    use baton_engine::{Engine, OsRandom, Settings};
+    use baton_store::clock::ManualClock;
+    use baton_store::memory::MemoryStore;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::Sources;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_in_json_and_ends_nothing() {
+        let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::default())));
+        let keys = KeyRing::new(vec![Key::new(0, *b"an example key of 32 bytes only!").unwrap()]).unwrap();
+        let engine = Engine::open(store, keys, Arc::new(OsRandom), Settings::default()).await.unwrap();
+        let auth = Auth::new(engine, HttpSettings::default()).unwrap();
+        let config = Config::load(&Sources::default()).unwrap();
+        let panics = || async {
+            let text = String::from("secret");
+            assert!(text.is_empty(), "{text}");
+        };
+        let routes = Router::new().route("/panics", get(panics)).route("/works", get(|| async { "fine" }));
+        let app = around(routes, &auth, &config.server, RequestIds::new(&OsRandom).unwrap());
+        let call = |path: &str| app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+
+        let response = call("/panics").await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["errors"].is_array() && !body.to_string().contains("secret"), "{body}");
+        assert_eq!(call("/works").await.unwrap().status(), StatusCode::OK);
+    }
+}

@@ -1,0 +1,167 @@
+//! The command line.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{DEFAULT_FILE, Problems, Sources};
+use crate::{StartError, keys, run};
+
+/// Authentication with access tokens that change on every request.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server to try things out with: loopback only, an SQLite file, a key of its own, protected resources below /demo
+    Dev(Dev),
+    /// Run the server
+    Serve(Files),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Args)]
+struct Dev {
+    /// Address and port; loopback only. Port 0 takes a free one [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Folder of the database and the key; made at the first run
+    #[arg(long, value_name = "DIR", default_value = "./baton-data")]
+    data_dir: String,
+    /// Change a setting (`baton config print` lists them); may be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// The configuration file; without one the defaults hold, and what the environment says
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Change a setting (`baton config print` lists them); may be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether `baton serve` would start with this configuration: `ok`, or everything that is wrong (exit code 2)
+    Check(Files),
+    /// Print the documented default file
+    Print,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Put a fresh key in front of a key file, or print one
+    New {
+        /// The key file; made if there is none. The keys in it stay and go on verifying
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Why the program ends without having done what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("the configuration is not usable:\n{0}")]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    Keys(#[from] keys::KeysError),
+    #[error("{0}")]
+    DataDir(String),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] io::Error),
+    #[error("the database was not closed properly ({0}); nothing is lost, the next start reads its log")]
+    Close(#[source] baton_core::StoreError),
+}
+
+impl Failure {
+    /// 2 for a configuration or command line that cannot be used, 1 for everything else.
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(if matches!(self, Self::Config(_)) { 2 } else { 1 })
+    }
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match perform(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nothing is left to be done if stderr is closed.
+            let _ = writeln!(io::stderr(), "baton: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev(dev) => run::dev(&sources_of_dev(&dev), Path::new(&dev.data_dir)),
+        Command::Serve(files) => run::serve(&sources_of(files)),
+        Command::Config(ConfigCommand::Check(files)) => check(&sources_of(files)),
+        Command::Config(ConfigCommand::Print) => print(DEFAULT_FILE),
+        Command::Keys(KeysCommand::New { file: None }) => print(&keys::fresh_line()?),
+        Command::Keys(KeysCommand::New { file: Some(file) }) => {
+            let added = keys::add(&file)?;
+            print(&format!("{added}\n"))
+        }
+    }
+}
+
+fn check(sources: &Sources) -> Result<(), Failure> {
+    let (config, _) = run::ready_for_production(sources)?;
+    for warning in config.warnings() {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    print("ok\n")
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // `baton config print | head` is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Failure::Io("stdout", error)),
+    }
+}
+
+fn sources_of(files: Files) -> Sources {
+    Sources { file: files.config, set: files.set, env: environment(), ..Sources::default() }
+}
+
+fn sources_of_dev(dev: &Dev) -> Sources {
+    let dir = &dev.data_dir;
+    Sources {
+        presets: vec![
+            ("store.url", format!("sqlite:{dir}/baton.db")),
+            ("keys.file", format!("{dir}/secret.key")),
+            ("server.allowed_localhost_origins", "true".into()),
+        ],
+        flags: dev.listen.iter().map(|listen| ("--listen", "server.listen", listen.clone())).collect(),
+        set: dev.set.clone(),
+        env: environment(),
+        ..Sources::default()
+    }
+}
+
+/// The environment, as far as it is text.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into())))
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! Accounts, their passwords, and where their routes are.
+
+use baton_core::password::PasswordPolicy;
+use baton_engine::{Hashing, Settings};
+
+use super::reader::Reader;
+use super::rotation;
+
+/// What the routes themselves put into an account's JSON or read from a form: no profile field may take their place.
+const RESERVED_FIELDS: [&str; 11] = [
+    "id",
+    "uid",
+    "email",
+    "provider",
+    "password",
+    "password_confirmation",
+    "current_password",
+    "allow_password_change",
+    "created_at",
+    "updated_at",
+    "confirm_success_url",
+];
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
+    Settings {
+        rules: rotation::read(reader),
+        realm: realm(reader),
+        max_number_of_devices: reader.number("max_number_of_devices", 1..=100_000),
+        password_policy: policy(reader),
+        hashing: hashing(reader),
+        profile_fields: profile_fields(reader),
+    }
+}
+
+/// Where the auth routes are.
+pub(super) fn mount(reader: &mut Reader<'_>) -> String {
+    const KEY: &str = "mount";
+    let mount = reader.text(KEY);
+    let segment = |segment: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        !matches!(segment, "" | "." | "..") && segment.chars().all(plain) && !segment.ends_with(".json")
+    };
+    let first = mount.split('/').nth(1).unwrap_or_default();
+    if !mount.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment)) {
+        reader.refuse(KEY, "has to be a path such as \"/auth\": a slash first, none last; letters, digits and -._~");
+    } else if matches!(first, "demo" | "healthz" | "readyz") {
+        reader.refuse(KEY, "/demo, /healthz and /readyz are taken");
+    }
+    mount
+}
+
+fn realm(reader: &mut Reader<'_>) -> String {
+    let realm = reader.text("realm");
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !(1..=64).contains(&realm.len()) || !realm.chars().all(plain) {
+        reader.refuse("realm", "has to be 1 to 64 letters, digits, dashes and underscores");
+    }
+    realm
+}
+
+fn profile_fields(reader: &mut Reader<'_>) -> Vec<String> {
+    const KEY: &str = "profile_fields";
+    let fields = reader.list(KEY);
+    for (index, field) in fields.iter().enumerate() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if !(1..=64).contains(&field.len()) || !field.chars().all(plain) {
+            reader.refuse(KEY, format!("{field:?} is not 1 to 64 letters, digits, dashes and underscores"));
+        } else if RESERVED_FIELDS.contains(&field.as_str()) {
+            reader.refuse(KEY, format!("{field:?} has a meaning of its own and cannot be a profile field"));
+        } else if fields[..index].contains(field) {
+            reader.refuse(KEY, format!("{field:?} is there twice"));
+        }
+    }
+    fields
+}
+
+fn policy(reader: &mut Reader<'_>) -> PasswordPolicy {
+    let policy = PasswordPolicy {
+        min_length: length(reader, "password.min_length"),
+        max_length: length(reader, "password.max_length"),
+    };
+    if policy.max_length < policy.min_length {
+        reader.refuse("password.max_length", "is below password.min_length");
+    }
+    policy
+}
+
+fn length(reader: &mut Reader<'_>, key: &str) -> usize {
+    usize::from(reader.number::<u16>(key, 1..=4096))
+}
+
+fn hashing(reader: &mut Reader<'_>) -> Hashing {
+    const CONCURRENT: &str = "password.concurrent";
+    let auto = reader.is(CONCURRENT, "auto");
+    Hashing {
+        memory_kib: reader.number("password.memory_kib", 19 * 1024..=4 * 1024 * 1024),
+        iterations: reader.number("password.iterations", 2..=100),
+        parallelism: reader.number("password.parallelism", 1..=64),
+        concurrent: if auto {
+            reader.text(CONCURRENT);
+            Hashing::default().concurrent
+        } else {
+            reader.number(CONCURRENT, 1..=1024)
+        },
+        waiting: reader.number("password.waiting", 0..=100_000),
+    }
+}

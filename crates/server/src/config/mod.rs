@@ -1,0 +1,131 @@
+//! The configuration: every setting of `default.toml`, from wherever it comes, checked.
+//!
+//! [`Config::load`] refuses what cannot work; [`Config::check_production`] and [`Config::check_dev`] refuse what works but is
+//! not safe where the program is to run. All complaints come at once, each with the setting, its value and its origin.
+
+mod accounts;
+mod cookie;
+mod headers;
+mod keys;
+mod log;
+mod modes;
+mod problem;
+mod reader;
+mod rotation;
+mod server;
+mod store;
+mod values;
+
+use baton_axum::HttpSettings;
+use baton_engine::Settings;
+
+pub use keys::KeySource;
+pub use log::{Format, LogConfig};
+pub use problem::{Problem, Problems};
+pub use server::ServerConfig;
+pub use store::StoreConfig;
+pub use values::{DEFAULT_FILE, Origin, Sources};
+
+use reader::{Reader, complaint};
+use values::Values;
+
+use crate::keys::KeysError;
+
+/// All settings, ready for use.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Tokens, sessions, accounts and passwords.
+    pub engine: Settings,
+    /// How credentials travel.
+    pub http: HttpSettings,
+    /// Where the auth routes are, such as `/auth`.
+    pub mount: String,
+    /// Sockets and limits.
+    pub server: ServerConfig,
+    /// Where accounts and sessions are.
+    pub store: StoreConfig,
+    /// Where the keys are.
+    pub keys: KeySource,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// For complaints about settings that were read long ago.
+    values: Values,
+}
+
+impl Config {
+    /// Reads and checks all settings.
+    ///
+    /// # Errors
+    /// Everything that is unknown, of the wrong type or out of range.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let values = Values::read(sources, &mut problems);
+        let mut reader = Reader::new(&values, problems);
+        let (engine, mut http) = (accounts::read(&mut reader), headers::read(&mut reader));
+        http.cookie = cookie::read(&mut reader, engine.rules.token_lifespan);
+        let mount = accounts::mount(&mut reader);
+        let server = server::read(&mut reader);
+        http.origins = server::origins(&mut reader);
+        let store = store::read(&mut reader);
+        let keys = keys::read(&mut reader, &values, &sources.env);
+        let log = log::read(&mut reader);
+        reader.into_problems().into_result()?;
+        Ok(Self { engine, http, mount, server, store, keys, log, values })
+    }
+
+    /// What is wrong with the keys that it names, as a complaint about the setting.
+    pub(crate) fn about_keys(&self, error: &KeysError) -> Problem {
+        complaint(&self.values, "keys.file", error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use baton_axum::CookieSettings;
+    use baton_core::wire::HeaderNames;
+    use baton_store::sqlite::SqliteOptions;
+
+    use super::*;
+
+    #[test]
+    fn the_default_file_says_what_the_libraries_default_to() {
+        let config = Config::load(&Sources::default()).unwrap();
+        let (engine, default) = (&config.engine, Settings::default());
+        assert_eq!(engine.rules, default.rules);
+        assert_eq!(engine.realm, default.realm);
+        assert_eq!(engine.max_number_of_devices, default.max_number_of_devices);
+        assert_eq!(engine.password_policy, default.password_policy);
+        assert_eq!(engine.hashing, default.hashing);
+        assert_eq!(engine.profile_fields, default.profile_fields);
+        assert_eq!(config.http.headers_names, HeaderNames::default());
+        assert_eq!(config.http.cookie, None);
+        assert!(!config.http.credentials_in_params);
+        assert_eq!(config.http.origins, HttpSettings::default().origins);
+        assert_eq!(config.store.options, SqliteOptions::default());
+
+        let set = vec!["cookie_enabled=true".to_owned()];
+        let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
+        assert_eq!(config.http.cookie, Some(CookieSettings::default()));
+    }
+
+    #[test]
+    fn the_default_file_names_every_setting_and_no_other() {
+        let mut problems = Problems::default();
+        let values = Values::read(&Sources::default(), &mut problems);
+        let mut reader = Reader::new(&values, problems);
+        let settings = accounts::read(&mut reader);
+        headers::read(&mut reader);
+        cookie::read(&mut reader, settings.rules.token_lifespan);
+        accounts::mount(&mut reader);
+        server::read(&mut reader);
+        server::origins(&mut reader);
+        store::read(&mut reader);
+        keys::read(&mut reader, &values, &[]);
+        log::read(&mut reader);
+        let read: BTreeSet<&str> = reader.read.iter().map(String::as_str).collect();
+        assert_eq!(read, values.names().collect());
+        assert_eq!(reader.into_problems(), Problems::default());
+    }
+}

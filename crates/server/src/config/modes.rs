@@ -1,0 +1,91 @@
+//! What is safe where: in production, and while developing.
+
+use std::time::Duration;
+
+use super::reader::{complaint, shown};
+use super::{Config, Problem, Problems};
+
+/// The longest batch window in production. A superseded token is good for as long.
+const MAX_WINDOW: Duration = Duration::from_secs(60);
+
+impl Config {
+    /// Refuses what is not safe in production.
+    ///
+    /// # Errors
+    /// Everything that is not.
+    pub fn check_production(&self) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        let mut refuse = |key: &str, why: String| problems.add(complaint(&self.values, key, why));
+        let rules = &self.engine.rules;
+
+        if rules.batch_request_buffer_throttle > MAX_WINDOW {
+            let why = format!("is longer than {}: a stolen token would stay good for as long", shown(MAX_WINDOW));
+            refuse("batch_request_buffer_throttle", why);
+        }
+        if rules.batch_request_buffer_throttle >= rules.token_lifespan {
+            let why = "is not shorter than token_lifespan: sessions would end before their first rotation";
+            refuse("batch_request_buffer_throttle", why.into());
+        }
+        if rules.session_max_lifetime < rules.token_lifespan {
+            let lifespan = shown(rules.token_lifespan);
+            let why = format!("is shorter than token_lifespan ({lifespan}); raise the one or lower the other");
+            refuse("session_max_lifetime", why);
+        }
+        if let Some(cookie) = &self.http.cookie {
+            if !cookie.secure {
+                refuse("cookie_attributes.secure", "sends tokens over connections that anybody can read".into());
+            }
+            if !cookie.http_only {
+                refuse("cookie_attributes.http_only", "lets every script of the page read the token".into());
+            }
+        }
+        if self.http.origins.localhost {
+            let why = "lets any program on a visitor's machine call; it is for `baton dev`";
+            refuse("server.allowed_localhost_origins", why.into());
+        }
+        if self.engine.password_policy.min_length < 8 {
+            refuse("password.min_length", "has to be at least 8 (NIST SP 800-63B-4)".into());
+        }
+        if self.engine.password_policy.max_length < 64 {
+            refuse("password.max_length", "has to be at least 64, so that passphrases fit (NIST SP 800-63B-4)".into());
+        }
+        problems.into_result()
+    }
+
+    /// Refuses what `baton dev` must not do: its secrets are made up and its origins lenient.
+    ///
+    /// # Errors
+    /// A listening address that others can reach.
+    pub fn check_dev(&self) -> Result<(), Problems> {
+        let mut problems = Problems::default();
+        if !self.server.listen.ip().is_loopback() {
+            let why = "`baton dev` listens on loopback addresses only (127.0.0.1, [::1]); `baton serve` is for others";
+            problems.add(complaint(&self.values, "server.listen", why));
+        }
+        problems.into_result()
+    }
+
+    /// What is allowed and yet worth a line in the log at the start.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = Vec::new();
+        let mut warn = |key: &str, why: &str| warnings.push(complaint(&self.values, key, why));
+        let rules = &self.engine.rules;
+        if !rules.change_headers_on_each_request {
+            warn("change_headers_on_each_request", "tokens do not rotate: a copied one is good until it expires");
+        }
+        if rules.batch_request_buffer_throttle.is_zero() {
+            warn(
+                "batch_request_buffer_throttle",
+                "a front end that sends two requests at once is signed out by the second",
+            );
+        }
+        if rules.session_max_lifetime < rules.token_lifespan {
+            warn("session_max_lifetime", "is shorter than token_lifespan, which can never be reached");
+        }
+        if self.http.credentials_in_params {
+            warn("credentials_in_params", "tokens may end up in the logs of proxies and in browsers' histories");
+        }
+        warnings
+    }
+}

@@ -1,0 +1,233 @@
+//! From values to types, one setting at a time. What does not fit is noted and a stand-in returned, so that all complaints
+//! come together; with a complaint noted, nothing that was read is used.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::problem::{Problem, Problems};
+use super::values::{Entry, Values};
+
+pub(super) struct Reader<'v> {
+    values: &'v Values,
+    problems: Problems,
+    #[cfg(test)]
+    pub(super) read: std::collections::BTreeSet<String>,
+}
+
+impl<'v> Reader<'v> {
+    pub(super) const fn new(values: &'v Values, problems: Problems) -> Self {
+        Self {
+            values,
+            problems,
+            #[cfg(test)]
+            read: std::collections::BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn into_problems(self) -> Problems {
+        self.problems
+    }
+
+    /// Complains about a setting.
+    pub(super) fn refuse(&mut self, key: &str, why: impl Display) {
+        self.problems.add(complaint(self.values, key, why));
+    }
+
+    /// Complains about a setting whose value may be a secret, without showing it.
+    pub(super) fn refuse_unseen(&mut self, key: &str, why: impl Display) {
+        self.problems.add(Problem { value: None, ..complaint(self.values, key, why) });
+    }
+
+    /// Complains about something that is no setting.
+    pub(super) fn refuse_other(&mut self, name: &str, why: impl Display) {
+        self.problems.add(Problem::new(name, why.to_string()));
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str) -> bool {
+        match self.entry(key).map(|entry| &entry.value) {
+            Some(Value::Boolean(value)) => *value,
+            _ => {
+                self.refuse(key, "has to be true or false");
+                false
+            }
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn number<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
+    where
+        T: TryFrom<i64> + PartialOrd + Display + Copy,
+    {
+        let given = match self.entry(key).map(|entry| &entry.value) {
+            Some(Value::Integer(number)) => T::try_from(*number).ok(),
+            _ => None,
+        };
+        given.filter(|number| range.contains(number)).unwrap_or_else(|| {
+            self.refuse(key, format!("has to be a whole number from {} to {}", range.start(), range.end()));
+            *range.start()
+        })
+    }
+
+    /// A duration within bounds.
+    pub(super) fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Duration {
+        let given = match self.entry(key) {
+            Some(entry) => duration(&entry.value),
+            None => Err("is missing".into()),
+        };
+        let why = match given {
+            Ok(given) if range.contains(&given) => return given,
+            Ok(_) => format!("has to be from {} to {}", shown(*range.start()), shown(*range.end())),
+            Err(why) => why,
+        };
+        self.refuse(key, why);
+        *range.start()
+    }
+
+    /// A text.
+    pub(super) fn text(&mut self, key: &str) -> String {
+        match self.entry(key) {
+            Some(Entry { value: Value::String(text), .. }) => text.clone(),
+            // `--set realm=1`: what looks like a number was typed as a name.
+            Some(Entry { typed: Some(typed), .. }) => typed.clone(),
+            _ => {
+                self.refuse(key, "has to be a text");
+                String::new()
+            }
+        }
+    }
+
+    /// A list of texts. Typed on the command line it may be `a,b` as well as `["a", "b"]`.
+    pub(super) fn list(&mut self, key: &str) -> Vec<String> {
+        let texts = match self.entry(key) {
+            Some(Entry { value: Value::Array(items), .. }) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+            }
+            Some(Entry { value: Value::String(text), typed: Some(_), .. }) => {
+                Some(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+            }
+            _ => None,
+        };
+        texts.unwrap_or_else(|| {
+            self.refuse(key, "has to be a list of texts, such as [\"a\", \"b\"]");
+            Vec::new()
+        })
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy, const N: usize>(&mut self, key: &str, words: [(&str, T); N]) -> T {
+        let given = match self.entry(key).map(|entry| &entry.value) {
+            Some(Value::String(text)) => words.iter().find(|(word, _)| word == text),
+            _ => None,
+        };
+        given.map_or_else(
+            || {
+                let list: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+                self.refuse(key, format!("has to be one of {}", list.join(", ")));
+                words[0].1
+            },
+            |(_, meaning)| *meaning,
+        )
+    }
+
+    /// Whether the setting is this text.
+    pub(super) fn is(&self, key: &str, word: &str) -> bool {
+        self.values.get(key).is_some_and(|entry| entry.value.as_str() == Some(word))
+    }
+
+    fn entry(&mut self, key: &str) -> Option<&'v Entry> {
+        #[cfg(test)]
+        self.read.insert(key.to_owned());
+        self.values.get(key)
+    }
+}
+
+/// A complaint about a setting, with its value and where that comes from.
+pub(super) fn complaint(values: &Values, key: &str, why: impl Display) -> Problem {
+    let entry = values.get(key);
+    Problem {
+        key: key.to_owned(),
+        value: entry.map(Entry::shown),
+        origin: entry.map(|entry| entry.origin.clone()),
+        message: why.to_string(),
+    }
+}
+
+/// A duration as people write it: `40 days`, `1h`, `1m 30s`.
+pub(super) fn shown(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = duration.as_secs();
+    match duration.subsec_nanos() {
+        0 if seconds == 0 => "0".into(),
+        // humantime would make months of 30.44 days of them.
+        0 if seconds.is_multiple_of(DAY) => format!("{} days", seconds / DAY),
+        _ => humantime::format_duration(duration).to_string(),
+    }
+}
+
+fn duration(value: &Value) -> Result<Duration, String> {
+    const NEGATIVE: &str = "must not be negative";
+    const TOO_LONG: &str = "is too long";
+    let given = match value {
+        Value::Integer(seconds) => Duration::from_secs(u64::try_from(*seconds).map_err(|_| NEGATIVE)?),
+        Value::Float(seconds) if seconds.is_nan() => return Err("is not a number".into()),
+        Value::Float(seconds) if *seconds < 0.0 => return Err(NEGATIVE.into()),
+        Value::Float(seconds) => Duration::try_from_secs_f64(*seconds).map_err(|_| TOO_LONG)?,
+        Value::String(text) if text.trim().is_empty() => return Err("must not be empty".into()),
+        Value::String(text) if text.trim_start().starts_with('-') => return Err(NEGATIVE.into()),
+        Value::String(text) => humantime::parse_duration(text.trim()).map_err(|error| match error {
+            humantime::DurationError::NumberOverflow => TOO_LONG.to_owned(),
+            error => format!("is not a duration ({error}); write seconds, or a text such as \"5s\" or \"2 weeks\""),
+        })?,
+        _ => return Err("has to be a duration: seconds, or a text such as \"5s\" or \"2 weeks\"".into()),
+    };
+    // Times are kept in milliseconds; what is shorter would silently become nothing.
+    if !given.is_zero() && given < Duration::from_millis(1) {
+        return Err("is shorter than a millisecond".into());
+    }
+    Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let of = |text: &str| duration(&format!("v = {text}").parse::<toml::Table>().unwrap()["v"]);
+        let ok = |text: &str, millis: u64| assert_eq!(of(text), Ok(Duration::from_millis(millis)), "{text}");
+        ok("0", 0);
+        ok("5", 5_000);
+        ok("0.1", 100);
+        ok("-0.0", 0);
+        ok(r#""500ms""#, 500);
+        ok(r#"" 5s ""#, 5_000);
+        ok(r#""1h 30m""#, 5_400_000);
+        ok(r#""2 weeks""#, 14 * 86_400_000);
+        ok(r#""0s""#, 0);
+        for (text, why) in [
+            ("-1", "negative"),
+            ("-0.1", "negative"),
+            ("-inf", "negative"),
+            ("nan", "not a number"),
+            ("inf", "too long"),
+            ("1e300", "too long"),
+            (r#""""#, "empty"),
+            (r#""  ""#, "empty"),
+            (r#""-5s""#, "negative"),
+            (r#""5""#, "is not a duration"),
+            (r#""5 parsecs""#, "is not a duration"),
+            (r#""soon""#, "is not a duration"),
+            (r#""99999999999999999999s""#, "too long"),
+            ("0.0001", "shorter than a millisecond"),
+            ("true", "has to be a duration"),
+            ("[5]", "has to be a duration"),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Protected resources to try things out with (`baton dev` only).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::RawQuery;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use baton_axum::{Auth, CurrentUser, Problem, Shape};
+use baton_core::wire::Code;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+/// Longest sleep of `/demo/slow`, in milliseconds.
+const MAX_SLEEP: u64 = 60_000;
+
+/// `mount` and `address` are for the text at `/`.
+pub(crate) fn routes(auth: &Auth, mount: &str, address: SocketAddr) -> Router {
+    let protected = Router::new()
+        .route("/demo/members_only", any(members_only))
+        .route("/demo/slow", any(slow))
+        .route("/demo/status", any(status))
+        .layer(auth.layer());
+    let welcome = welcome(mount, address);
+    let welcome = async move || ([(CONTENT_TYPE, "text/plain; charset=utf-8")], welcome);
+    Router::new().route("/", get(welcome)).merge(protected)
+}
+
+/// What to type next.
+fn welcome(mount: &str, address: SocketAddr) -> String {
+    format!(
+        r#"This is baton, an authentication server whose access token changes on every request.
+
+Register; the answer's headers carry access-token, client and uid:
+
+  curl -i -H 'Content-Type: application/json' -d '{{"email":"me@example.com","password":"correct horse"}}' \
+       http://{address}{mount}
+
+Call a protected resource with those three. The answer carries the next access-token, and the one just used is dead a few
+seconds later:
+
+  curl -i -H 'access-token: …' -H 'client: …' -H 'uid: me@example.com' http://{address}/demo/members_only
+
+  /demo/slow?ms=2000      the same after two seconds
+  /demo/status?code=404   an answer with that status
+  {mount}/validate_token   who is signed in
+  {mount}/sessions         the account's devices
+
+Settings: baton config print. Change one: baton dev --set batch_request_buffer_throttle=1
+"#
+    )
+}
+
+/// Who is signed in, as the gem's own demo answers.
+async fn members_only(user: CurrentUser) -> Response {
+    answer(StatusCode::OK, json!({ "data": { "id": user.id.0, "uid": user.uid } }))
+}
+
+/// The same after `ms` milliseconds, 1000 if not given.
+async fn slow(user: CurrentUser, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let ms = number(query.as_deref(), "ms").unwrap_or(Some(1_000));
+    let ms = ms
+        .filter(|ms| *ms <= MAX_SLEEP)
+        .ok_or_else(|| bad_parameter(format!("ms has to be a whole number of milliseconds from 0 to {MAX_SLEEP}.")))?;
+    tracing::debug!(ms, "sleeping");
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    Ok(members_only(user).await)
+}
+
+/// An answer with the status `code`, 200 if not given.
+async fn status(_: CurrentUser, RawQuery(query): RawQuery) -> Result<Response, Problem> {
+    let code = number(query.as_deref(), "code").unwrap_or(Some(200));
+    let status = code
+        .filter(|code| (200..=599).contains(code))
+        .and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok())
+        .ok_or_else(|| bad_parameter("code has to be a status from 200 to 599.".into()))?;
+    if matches!(status.as_u16(), 204 | 205 | 304) {
+        return Ok((status, Body::empty()).into_response());
+    }
+    Ok(answer(status, json!({ "status": status.as_u16() })))
+}
+
+fn answer(status: StatusCode, body: Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
+}
+
+/// A parameter: `None` if it is not there, `Some(None)` if it is no number.
+fn number(query: Option<&str>, name: &str) -> Option<Option<u64>> {
+    let (_, value) = form_urlencoded::parse(query?.as_bytes()).find(|(found, _)| found == name)?;
+    Some(value.parse().ok())
+}
+
+fn bad_parameter(message: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, Code::Invalid, Shape::Bare, message)
+}

@@ -1,0 +1,21 @@
+//! The baton server as a library: what the binary `baton` is made of, for tests that want it in their own process.
+//!
+//! [`Config`] is read from files, environment and flags; [`start()`] turns it into a running server, with the clock and the
+//! keys as arguments. The command line around it is [`cli`].
+
+mod access_log;
+mod app;
+pub mod cli;
+pub mod config;
+mod demo;
+mod first_bytes;
+mod health;
+pub mod keys;
+mod listen;
+pub mod logging;
+mod purge;
+mod run;
+mod start;
+
+pub use config::{Config, Problems, Sources};
+pub use start::{Routes, Running, StartError, start};

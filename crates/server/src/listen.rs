@@ -1,0 +1,126 @@
+//! Sockets and connections: HTTP/1.1 and HTTP/2 over plain TCP.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Service as _;
+
+use crate::config::ServerConfig;
+use crate::first_bytes::FirstBytes;
+
+/// How long to wait before accepting again when the system has nothing left to accept with.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Serves `app` until `stop`, then lets what is in flight finish for as long as the configuration grants. Whether it did.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    config: &ServerConfig,
+    stop: impl Future<Output = ()>,
+) -> bool {
+    let builder = builder(config);
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(config.max_connections));
+    tokio::pin!(stop);
+    loop {
+        let (stream, peer, place) = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let connection = connection(&builder, stream, peer, app.clone(), config.header_read_timeout);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = connection.await {
+                // A client that went away, was too slow, or does not speak HTTP.
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    tokio::select! {
+        () = graceful.shutdown() => true,
+        () = tokio::time::sleep(config.shutdown_grace) => false,
+    }
+}
+
+/// The next connection, when there is a place for it. An error never ends the server.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    // The semaphore is never closed; without a permit there would merely be no bound.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // A token request is one small packet each way; waiting to fill it would only add time.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY");
+                }
+                return (stream, peer, place);
+            }
+            // The client was gone before it was accepted.
+            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection ended early"),
+            // Out of files or memory: connections that end will make room.
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+fn builder(config: &ServerConfig) -> Builder<TokioExecutor> {
+    /// How often an idle HTTP/2 connection is asked whether its client is still there, and how long that may take.
+    const PING: Duration = Duration::from_secs(20);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_read_timeout)
+        .max_buf_size(config.max_header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(config.max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(200)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+fn connection(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    limit: Duration,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error: std::fmt::Display, Output: Send> + Send + 'static {
+    // An IPv4 client of a socket that listens on both is shown as what it is.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let mut app = app.clone();
+        async move { Ok::<_, Infallible>(app.call(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    builder.serve_connection(TokioIo::new(FirstBytes::within(limit, stream)), service).into_owned()
+}

@@ -1,0 +1,127 @@
+//! `baton dev` and `baton serve`: start, say where, run until told to stop.
+
+use std::fs::DirBuilder;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use baton_core::KeyRing;
+use baton_store::clock::SystemClock;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::Failure;
+use crate::config::{Config, KeySource, Problems, Sources};
+use crate::start::{Routes, start};
+use crate::{keys, logging};
+
+/// Exit code of a program that a signal ended before it was done.
+const INTERRUPTED: i32 = 130;
+
+/// `baton dev`.
+pub(crate) fn dev(sources: &Sources, data_dir: &Path) -> Result<(), Failure> {
+    let config = Config::load(sources)?;
+    config.check_dev()?;
+    logging::init(config.log);
+    make_folder(data_dir)?;
+    if let KeySource::File(path) = &config.keys
+        && keys::ensure(path)?
+    {
+        tracing::info!(file = %path.display(), "made a key");
+    }
+    let keys = keys::load(&config.keys)?;
+    run(&config, keys, Routes::WithDemo)
+}
+
+/// `baton serve`.
+pub(crate) fn serve(sources: &Sources) -> Result<(), Failure> {
+    let (config, keys) = ready_for_production(sources)?;
+    logging::init(config.log);
+    run(&config, keys, Routes::Plain)
+}
+
+/// The configuration and the keys, if `baton serve` may start with them.
+pub(crate) fn ready_for_production(sources: &Sources) -> Result<(Config, KeyRing), Problems> {
+    let config = Config::load(sources)?;
+    let keys = keys::load(&config.keys).map_err(|error| config.about_keys(&error));
+    match (config.check_production(), keys) {
+        (Ok(()), Ok(keys)) => Ok((config, keys)),
+        (Ok(()), Err(problem)) => Err(problem.into()),
+        (Err(mut problems), keys) => {
+            problems.extend(keys.err());
+            Err(problems)
+        }
+    }
+}
+
+fn run(config: &Config, keys: KeyRing, routes: Routes) -> Result<(), Failure> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Io("threads", error))?;
+    runtime.block_on(async {
+        let mut signals = Signals::new().map_err(|error| Failure::Io("signals", error))?;
+        let running = tokio::select! {
+            running = start(config, keys, Arc::new(SystemClock::new()), routes) => running?,
+            // Nothing has been accepted yet.
+            _ = signals.next() => return Ok(()),
+        };
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %running.address(), "started");
+        announce(&format!("listening on http://{}\n", running.address()));
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping; a second signal ends the program at once");
+        tokio::select! {
+            stopped = running.stop() => stopped.map_err(Failure::Close)?,
+            _ = signals.next() => {
+                tracing::warn!("ended at once");
+                std::process::exit(INTERRUPTED);
+            }
+        }
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// The first line on stdout, for whoever waits for it. A closed stdout is no reason to stop.
+fn announce(line: &str) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "stdout");
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+        let shown = path.display();
+        Failure::DataDir(if path.exists() {
+            format!("the data folder {shown} is a file; name a folder with --data-dir")
+        } else {
+            format!("the data folder {shown} cannot be made: {error}")
+        })
+    })
+}
+
+/// The signals that end the program.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Settings: where they come from, which one wins, and what is said about those that cannot be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use baton_core::token::Key;
+use baton_core::{BatchResponse, OnReuse};
+use baton_server::config::DEFAULT_FILE;
+use baton_server::{Config, Sources};
+use proptest::prelude::*;
+
+fn set(assignments: &[&str]) -> Sources {
+    Sources { set: assignments.iter().map(|text| (*text).to_owned()).collect(), ..Sources::default() }
+}
+
+fn env(variables: &[(&str, &str)]) -> Sources {
+    let env = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Sources { env, ..Sources::default() }
+}
+
+/// A file with this text, for as long as the folder lives.
+fn file(text: &str) -> (tempfile::TempDir, Sources) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("baton.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, Sources { file: Some(path), ..Sources::default() })
+}
+
+fn complaints(sources: &Sources) -> String {
+    match Config::load(sources) {
+        Ok(config) => panic!("this is accepted: {config:?}"),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+fn unsafe_in_production(assignments: &[&str]) -> String {
+    let config = Config::load(&set(assignments)).unwrap();
+    config.check_production().map_or_else(|problems| problems.to_string(), |()| String::new())
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn later_sources_win() {
+    let buffer = |sources: &Sources| Config::load(sources).unwrap().engine.rules.batch_request_buffer_throttle;
+    let (_folder, mut sources) = file("batch_request_buffer_throttle = 1");
+    assert_eq!(buffer(&Sources::default()), 5 * SECOND);
+    assert_eq!(buffer(&sources), SECOND);
+    sources.env = env(&[("BATON_BATCH_REQUEST_BUFFER_THROTTLE", "2")]).env;
+    assert_eq!(buffer(&sources), 2 * SECOND);
+    sources.set = set(&["batch_request_buffer_throttle=3"]).set;
+    assert_eq!(buffer(&sources), 3 * SECOND);
+    sources.set.push("batch_request_buffer_throttle=0".into());
+    assert_eq!(buffer(&sources), Duration::ZERO);
+}
+
+#[test]
+fn every_source_reaches_tables() {
+    let (_folder, mut sources) = file(
+        r#"
+        on_reuse = "revoke"
+        headers_names = { access-token = "x-token" }
+        [server]
+        allowed_origins = ["https://app.example.com"]
+        [cookie_attributes]
+        same_site = "strict"
+        "#,
+    );
+    sources.env = env(&[
+        ("BATON_HEADERS_NAMES__TOKEN_TYPE", "x-type"),
+        ("BATON_BATCH_RESPONSE", "repeat"),
+        ("BATON_SERVER__LISTEN", "[::1]:80"),
+        ("BATON_COOKIE_ENABLED", "true"),
+        ("UNRELATED", "1"),
+    ])
+    .env;
+    sources.set = set(&[
+        "headers_names.client=x-client",
+        "cookie_attributes={ path = \"/app\", domain = \"example.com\" }",
+        "cookie_name=session",
+        "realm=7",
+        "profile_fields=name,age",
+        "token_lifespan=1 week",
+        "store.url=sqlite:some.db",
+    ])
+    .set;
+    let config = Config::load(&sources).unwrap();
+    let names = &config.http.headers_names;
+    assert_eq!(
+        [&*names.access_token, &*names.token_type, &*names.client, &*names.uid],
+        ["x-token", "x-type", "x-client", "uid"]
+    );
+    assert_eq!(config.engine.rules.on_reuse, OnReuse::Revoke);
+    assert_eq!(config.engine.rules.batch_response, BatchResponse::Repeat);
+    assert_eq!(config.engine.rules.token_lifespan, 7 * 24 * 60 * 60 * SECOND);
+    assert_eq!(config.engine.realm, "7");
+    assert_eq!(config.engine.profile_fields, ["name", "age"]);
+    assert_eq!(config.server.listen.to_string(), "[::1]:80");
+    assert_eq!(config.http.origins.exact, ["https://app.example.com"]);
+    assert_eq!(config.store.path, PathBuf::from("some.db"));
+    let cookie = config.http.cookie.unwrap();
+    assert_eq!((&*cookie.name, &*cookie.path, cookie.domain.as_deref()), ("session", "/app", Some("example.com")));
+    assert_eq!(cookie.same_site, baton_axum::SameSite::Strict);
+    assert_eq!(cookie.max_age, 7 * 24 * 60 * 60 * SECOND);
+}
+
+#[test]
+fn unknown_names_are_refused_wherever_they_are() {
+    let (_folder, mut sources) =
+        file("token_lifespn = \"1 week\"\n\n[server]\nlisen = \"127.0.0.1:1\"\n[sever]\nlisten = 1\n");
+    sources.env = env(&[("BATON_SERVER__PORT", "1"), ("BATON_ON_REUSE", "revoke")]).env;
+    sources.set = set(&["cookie_atributes.secure=true", "listen=127.0.0.1:2", "headers_names.acess-token=x"]).set;
+    let said = complaints(&sources);
+    let path = sources.file.unwrap().display().to_string();
+    for expected in [
+        format!("token_lifespn ({path}:1): there is no such setting; did you mean token_lifespan?"),
+        format!("server.lisen ({path}:4): there is no such setting; did you mean server.listen?"),
+        format!("sever ({path}:5): there is no such setting; did you mean server?"),
+        "server.port (BATON_SERVER__PORT): there is no such setting".into(),
+        "cookie_atributes.secure (--set): there is no such setting; did you mean cookie_attributes.secure?".into(),
+        "listen (--set): there is no such setting; did you mean server.listen?".into(),
+        "headers_names.acess-token (--set): there is no such setting; did you mean headers_names.access-token?".into(),
+    ] {
+        assert!(said.contains(&expected), "missing: {expected}\nin:\n{said}");
+    }
+    assert_eq!(said.lines().count(), 7, "{said}");
+    // What is in the wrong place may be a secret.
+    assert!(!complaints(&set(&["keys.secret=hunter2"])).contains("hunter2"));
+}
+
+#[test]
+fn variables_that_an_orchestrator_adds_are_passed_over() {
+    let variables =
+        [("BATON_SERVICE_HOST", "10.0.0.1"), ("BATON_PORT", "tcp://10.0.0.1:3000"), ("BATON_PORT_3000_TCP", "x")];
+    assert!(Config::load(&env(&variables)).is_ok());
+    assert!(complaints(&env(&[("BATON_PORTS", "1")])).contains("ports (BATON_PORTS)"));
+}
+
+#[test]
+fn tables_and_values_are_not_confused() {
+    let said = complaints(&set(&["server=3", "realm.name=x", "cookie_attributes.secure=1"]));
+    assert!(
+        said.contains("server (--set): is a table, not a value; it holds server.allowed_localhost_origins"),
+        "{said}"
+    );
+    assert!(said.contains("realm.name (--set): there is no such setting; realm is a value, not a table"), "{said}");
+    assert!(said.contains("cookie_attributes.secure = \"1\" (--set): has to be true or false"), "{said}");
+    let (_folder, sources) = file("server = 3\nrealm = { name = \"x\" }\n[token_lifespan]\n");
+    let said = complaints(&sources);
+    assert!(said.contains("baton.toml:1): is a table, not a value"), "{said}");
+    assert!(said.contains("realm = {") && said.contains("baton.toml:2): has to be a text"), "{said}");
+    assert!(said.contains("baton.toml:3): has to be a duration"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_name_value_and_origin() {
+    let cases = [
+        ("token_lifespan=-1", "token_lifespan = \"-1\" (--set): must not be negative"),
+        ("token_lifespan=0", "has to be from 1s to"),
+        ("token_lifespan=", "must not be empty"),
+        ("token_lifespan=nan", "is not a number"),
+        ("token_lifespan=inf", "is too long"),
+        ("token_lifespan=99999999999999999999", "is too long"),
+        ("token_lifespan=99999999999999999999s", "is too long"),
+        ("token_lifespan=100 years", "has to be from"),
+        ("batch_request_buffer_throttle=-0.5", "must not be negative"),
+        ("batch_request_buffer_throttle=soon", "is not a duration"),
+        ("batch_request_buffer_throttle=2h", "has to be from 0 to 1h"),
+        ("session_max_lifetime=true", "has to be a duration"),
+        ("max_number_of_devices=0", "has to be a whole number from 1 to 100000"),
+        ("max_number_of_devices=1.5", "has to be a whole number"),
+        ("max_number_of_devices=4294967297", "has to be a whole number"),
+        ("on_reuse=ban", "has to be one of \"reject\", \"revoke\""),
+        ("batch_response=Blank", "has to be one of"),
+        ("change_headers_on_each_request=yes", "has to be true or false"),
+        ("headers_names.uid=client", "another of the six has this name already"),
+        ("headers_names.uid=CLIENT", "another of the six has this name already"),
+        ("headers_names.uid=a b", "is not the name of a header"),
+        ("headers_names.uid=", "is not the name of a header"),
+        ("headers_names.expiry=Content-Length", "has a meaning for HTTP itself"),
+        ("headers_names.access-token=authorization", "Authorization is where the bearer value goes"),
+        ("cookie_name=a b", "is not the name of a cookie"),
+        ("cookie_attributes.path=app", "has to begin with a slash"),
+        ("cookie_attributes.path=/app", "has to be \"/\" where cookie_name begins with __Host-"),
+        ("cookie_attributes.domain=example.com", "has to be empty where cookie_name begins with __Host-"),
+        ("cookie_attributes.secure=false", "has to be true where cookie_name begins with __Host-"),
+        ("cookie_attributes.same_site=Lax", "has to be one of"),
+        ("mount=auth", "has to be a path"),
+        ("mount=/", "has to be a path"),
+        ("mount=", "has to be a path"),
+        ("mount=/auth/", "has to be a path"),
+        ("mount=/{id}", "has to be a path"),
+        ("mount=/a/../b", "has to be a path"),
+        ("mount=/readyz", "are taken"),
+        ("realm=", "has to be 1 to 64"),
+        ("realm=a b", "has to be 1 to 64"),
+        ("profile_fields=[\"uid\"]", "has a meaning of its own"),
+        ("profile_fields=[\"name\", \"name\"]", "is there twice"),
+        ("profile_fields=[1]", "has to be a list of texts"),
+        ("server.listen=3000", "has to be an address and a port"),
+        ("server.listen=example.com:80", "has to be an address and a port"),
+        ("server.listen=127.0.0.1:99999", "has to be an address and a port"),
+        ("server.allowed_origins=*", "holds a wildcard"),
+        ("server.allowed_origins=[\"https://*.example.com\"]", "holds a wildcard"),
+        ("server.allowed_origins=https://example.com/", "ends with a slash"),
+        ("server.allowed_origins=null", "is what sandboxed"),
+        ("server.max_header_bytes=100", "has to be a whole number from 8192"),
+        ("server.max_connections=0", "has to be a whole number"),
+        ("server.header_read_timeout=0", "has to be from 100ms"),
+        ("store.url=baton.db", "has to be \"sqlite:PATH\""),
+        ("store.url=sqlite:", "names no file"),
+        ("store.url=sqlite::memory:", "would forget"),
+        ("store.url=sqlite:a?mode=ro", "takes no parameters"),
+        ("store.readers=0", "has to be a whole number"),
+        ("keys.file=", "must not be empty"),
+        ("password.memory_kib=1024", "has to be a whole number from 19456"),
+        ("password.iterations=1", "has to be a whole number from 2"),
+        ("password.min_length=0", "has to be a whole number from 1"),
+        ("password.max_length=7", "is below password.min_length"),
+        ("log.format=xml", "has to be one of"),
+        ("log.level=verbose", "has to be one of"),
+    ];
+    for (assignment, expected) in cases {
+        let said = complaints(&set(&[assignment]));
+        let key = assignment.split('=').next().unwrap();
+        assert!(said.contains(key) && said.contains("(--set)") && said.contains(expected), "{assignment}: {said}");
+        assert_eq!(said.lines().count(), 1, "{assignment}: {said}");
+    }
+    // All of them at once: as many complaints as mistakes, no panic.
+    let all: Vec<&str> = cases.iter().map(|(assignment, _)| *assignment).collect();
+    assert!(complaints(&set(&all)).lines().count() > 20);
+}
+
+#[test]
+fn what_is_accepted_can_be_served() {
+    // The library checks names, cookie and origins again; nothing that passes here may fail there.
+    for assignments in [
+        &["cookie_enabled=true"][..],
+        &["cookie_enabled=true", "cookie_name=__Secure-x", "cookie_attributes.path=/app"],
+        &[
+            "cookie_enabled=true",
+            "cookie_name=x",
+            "cookie_attributes.secure=false",
+            "cookie_attributes.domain=example.com",
+        ],
+        &["cookie_enabled=true", "cookie_attributes.same_site=none"],
+        &["headers_names.access-token=X-Token", "headers_names.authorization=x-authorization"],
+        &["server.allowed_origins=https://a.example,http://localhost:5173,http://[::1]:1", "mount=/api/v1/auth"],
+        &["password.parallelism=64", "password.iterations=100"],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sources = set(assignments);
+        sources.set.push(format!("store.url=sqlite:{}/baton.db", folder.path().display()));
+        sources.set.push("server.listen=127.0.0.1:0".into());
+        let config = Config::load(&sources).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let keys = baton_core::KeyRing::new(vec![key()]).unwrap();
+            let clock = std::sync::Arc::new(baton_store::clock::ManualClock::default());
+            let routes = baton_server::Routes::WithDemo;
+            let running = baton_server::start(&config, keys, clock, routes).await;
+            running.unwrap_or_else(|error| panic!("{assignments:?}: {error}")).stop().await.unwrap();
+        });
+    }
+}
+
+fn key() -> Key {
+    Key::new(0, *b"an example key of 32 bytes only!").unwrap()
+}
+
+#[test]
+fn keys_come_from_the_environment_or_a_file_and_are_never_shown() {
+    let line = key().to_line();
+    let config = Config::load(&env(&[("BATON_KEYS", &line)])).unwrap();
+    assert!(!format!("{config:?}").contains(line.split(' ').nth(1).unwrap()));
+
+    let both = Sources { set: vec!["keys.file=/etc/other.key".into()], ..env(&[("BATON_KEYS", &line)]) };
+    assert!(complaints(&both).contains("BATON_KEYS is set as well"));
+
+    let swapped: String = line.split(' ').rev().collect::<Vec<_>>().join(" ");
+    for bad in [&*swapped, "", "0", "0 short", &format!("{}\n{}", *line, *line)] {
+        let said = complaints(&env(&[("BATON_KEYS", bad)]));
+        assert!(said.contains("BATON_KEYS: "), "{said}");
+        assert!(!said.contains(line.split(' ').nth(1).unwrap()), "{said}");
+    }
+    let said = complaints(&set(&[&format!("keys.file={}", *line)]));
+    assert!(said.contains("is a key") && !said.contains(line.split(' ').nth(1).unwrap()), "{said}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let missing = Sources { file: Some("/nowhere/baton.toml".into()), ..Sources::default() };
+    assert!(complaints(&missing).contains("/nowhere/baton.toml: the file cannot be read"));
+    let (_folder, sources) = file("realm = \"a\"\nrealm = \"b\"\n");
+    assert!(complaints(&sources).contains("line 2"), "{}", complaints(&sources));
+    let (_folder, sources) = file("realm = ");
+    assert!(complaints(&sources).contains("is not TOML"));
+    let (folder, _) = file("");
+    std::fs::write(folder.path().join("binary"), [0xff, 0xfe, 0x00]).unwrap();
+    let binary = Sources { file: Some(folder.path().join("binary")), ..Sources::default() };
+    assert!(complaints(&binary).contains("cannot be read"));
+    assert!(complaints(&set(&["realm"])).contains("has to be key=value"));
+}
+
+#[test]
+fn every_unsafe_setting_is_refused_in_production() {
+    assert_eq!(unsafe_in_production(&[]), "");
+    let cases: [(&[&str], &str); 9] = [
+        (&["batch_request_buffer_throttle=61"], "batch_request_buffer_throttle = \"61\" (--set): is longer than 1m"),
+        (&["batch_request_buffer_throttle=5", "token_lifespan=5"], "is not shorter than token_lifespan"),
+        (
+            &["token_lifespan=31 days"],
+            "session_max_lifetime = \"30 days\" (default): is shorter than token_lifespan (31 days)",
+        ),
+        (
+            &["cookie_enabled=true", "cookie_name=c", "cookie_attributes.secure=false"],
+            "cookie_attributes.secure = \"false\" (--set): sends tokens over connections that anybody can read",
+        ),
+        (&["cookie_enabled=true", "cookie_attributes.http_only=false"], "lets every script of the page read the token"),
+        (&["server.allowed_localhost_origins=true"], "it is for `baton dev`"),
+        (&["password.min_length=7"], "has to be at least 8"),
+        (&["password.max_length=63"], "has to be at least 64"),
+        (
+            &["password.min_length=1", "password.max_length=10", "server.allowed_localhost_origins=true"],
+            "password.max_length",
+        ),
+    ];
+    for (assignments, expected) in cases {
+        let said = unsafe_in_production(assignments);
+        assert!(said.contains(expected), "{assignments:?}: {said:?}");
+    }
+    let all = unsafe_in_production(&[
+        "password.min_length=1",
+        "password.max_length=10",
+        "server.allowed_localhost_origins=true",
+    ]);
+    assert_eq!(all.lines().count(), 3, "{all}");
+}
+
+#[test]
+fn what_is_allowed_and_doubtful_is_warned_about() {
+    let warnings = |assignments: &[&str]| {
+        let config = Config::load(&set(assignments)).unwrap();
+        assert!(config.check_production().is_ok());
+        config.warnings().iter().map(|warning| warning.key.clone()).collect::<Vec<_>>()
+    };
+    assert!(warnings(&[]).is_empty());
+    assert_eq!(warnings(&["change_headers_on_each_request=false"]), ["change_headers_on_each_request"]);
+    assert_eq!(warnings(&["batch_request_buffer_throttle=0"]), ["batch_request_buffer_throttle"]);
+    assert_eq!(warnings(&["credentials_in_params=true"]), ["credentials_in_params"]);
+}
+
+#[test]
+fn development_is_for_this_machine_alone() {
+    let dev = |listen: &str| Config::load(&set(&[&format!("server.listen={listen}")])).unwrap().check_dev();
+    for here in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:3000", "localhost:3000"] {
+        assert!(dev(here).is_ok(), "{here}");
+    }
+    for there in ["0.0.0.0:3000", "[::]:3000", "192.168.1.2:80", "8.8.8.8:80"] {
+        let said = dev(there).unwrap_err().to_string();
+        assert!(said.contains("server.listen") && said.contains("loopback addresses only"), "{said}");
+    }
+}
+
+/// Names of all settings, as they stand in the documented file.
+fn names() -> Vec<String> {
+    let mut table = String::new();
+    let mut names = Vec::new();
+    for line in DEFAULT_FILE.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = format!("{}.", name.trim_end_matches(']'));
+        } else if let Some((name, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+            names.push(format!("{table}{name}"));
+        }
+    }
+    names
+}
+
+proptest! {
+    /// Whatever is typed: it is taken, or refused under its name; never a panic, and never taken for another setting.
+    #[test]
+    fn any_value_is_taken_or_refused_by_name(
+        name in proptest::sample::select(names()),
+        value in prop_oneof![
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            "[0-9]{1,25}(ns|us|ms|s|m|h|days|weeks|years)?",
+            "\\PC{0,20}",
+            "[\\[{\"'=,#\\n a-z]{0,12}",
+        ],
+    ) {
+        match Config::load(&set(&[&format!("{name}={value}")])) {
+            Ok(config) => {
+                let _ = (config.check_production(), config.check_dev(), config.warnings());
+            }
+            Err(problems) => {
+                // A cookie or a password bound may be refused for what the other settings are.
+                let table = name.split('.').next().unwrap_or_default();
+                let related = |key: &str| key.starts_with(table) || key.starts_with("cookie") && name.starts_with("cookie");
+                prop_assert!(problems.iter().all(|problem| related(&problem.key)), "{name}={value}: {problems}");
+            }
+        }
+    }
+}

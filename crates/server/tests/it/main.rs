@@ -1,0 +1,13 @@
+//! The server as its users meet it: the binary `baton`, run as a process of its own.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
+
+mod bad_input;
+mod binary;
+mod cli;
+mod config;
+mod crash;
+mod readme;
+mod secrets;
+mod support;
+mod trouble;
