@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use baton_core::wire::{Credentials, HeaderNames, Presented};
 use http::header::{COOKIE, HeaderMap, HeaderValue};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 use zeroize::Zeroizing;
 
 /// How the cookie is set. The defaults are the strictest that work for a front end of the same site.
@@ -70,11 +70,13 @@ impl CookieSettings {
         if self.domain.as_ref().is_some_and(|domain| domain.is_empty() || !domain.chars().all(attribute_char)) {
             return Err("domain has to be a host name".into());
         }
-        let host_prefix = self.name.starts_with("__Host-");
+        // Browsers know the prefixes in any case.
+        let name = self.name.to_ascii_lowercase();
+        let host_prefix = name.starts_with("__host-");
         if host_prefix && !(self.secure && self.path == "/" && self.domain.is_none()) {
             return Err("a name with the prefix __Host- needs secure = true, path = \"/\" and no domain".into());
         }
-        if (self.name.starts_with("__Secure-") || self.same_site == SameSite::None) && !self.secure {
+        if (name.starts_with("__secure-") || self.same_site == SameSite::None) && !self.secure {
             return Err("the prefix __Secure- and same_site = \"none\" need secure = true".into());
         }
         Ok(())
@@ -85,11 +87,11 @@ impl CookieSettings {
         headers
             .get_all(COOKIE)
             .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(name, _)| *name == self.name)
-            .map(|(_, value)| Zeroizing::new(percent_decode_str(value).collect::<Vec<u8>>()))
+            // As bytes: another cookie beside it may hold what is no text.
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+            .filter_map(|pair| pair.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
+            .next()
+            .map(|value| Zeroizing::new(percent_decode(value).collect::<Vec<u8>>()))
             .map_or_else(Presented::default, |json| Presented::from_json(names, &json))
     }
 

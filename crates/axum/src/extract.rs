@@ -64,8 +64,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for CurrentUser {
 /// What the layer found out.
 pub(crate) fn admitted(parts: &Parts) -> Result<Result<CurrentUser, Denial>, Problem> {
     match parts.extensions.get::<Admission>() {
-        Some(Admission::Granted(grant)) => Ok(Ok(CurrentUser(Arc::clone(grant)))),
-        Some(Admission::Denied(denial)) => Ok(Err(*denial)),
+        Some(Admission { user, .. }) => Ok(user.clone().map(CurrentUser)),
         None => {
             tracing::error!("CurrentUser was asked for on a route without AuthLayer around it");
             let code = baton_core::wire::Code::Unavailable;

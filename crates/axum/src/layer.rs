@@ -13,7 +13,7 @@ use http::{Method, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::credentials::{self, Owner, Read};
+use crate::credentials::{self, FromBody, Owner, Read};
 use crate::problem::{Problem, Shape};
 use crate::{Auth, origins};
 
@@ -55,13 +55,13 @@ pub struct AuthService<S> {
     required: bool,
 }
 
-/// What the layer found out about a request; in its extensions while it is handled.
+/// What a layer found out about a request; in its extensions while it is handled.
 #[derive(Debug, Clone)]
-pub(crate) enum Admission {
-    /// Somebody is signed in.
-    Granted(Arc<Grant>),
-    /// Nobody is, for this reason.
-    Denied(Denial),
+pub(crate) struct Admission {
+    /// Who says so. Layers of two realms may stand around each other, and a user of the one is nobody to the other.
+    by: Auth,
+    /// Who is signed in, or why nobody is.
+    pub(crate) user: Result<Arc<Grant>, Denial>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +112,13 @@ where
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let (auth, required) = (self.auth.clone(), self.required);
+        if request.method() == Method::OPTIONS {
+            request.extensions_mut().insert(Admission { by: auth, user: Err(Denial::Anonymous) });
+            return Box::pin(async move { inner.call(request).await });
+        }
         // A layer further out has authenticated this request already, and rotates.
-        let outer = request.extensions().get::<Admission>().cloned();
-        if request.method() == Method::OPTIONS || outer.is_some() && !required {
+        let outer = settled_outside(&auth, &request);
+        if outer.is_some() && !required {
             return Box::pin(async move { inner.call(request).await });
         }
 
@@ -122,18 +126,18 @@ where
         let knock = Knock::of(&auth, &request);
         Box::pin(async move {
             let (from_page, by_cookie) = (knock.from_page, knock.read.by_cookie);
-            let admission = match outer {
-                Some(admission) => admission,
-                None => admit(&auth, knock).await,
+            let user = match outer {
+                Some(user) => user,
+                None => admit(&auth, knock).await.map(Arc::new),
             };
-            let mut response = match &admission {
-                Admission::Denied(denial) if required => denial.problem(Shape::Bare).into_response_of(),
+            let mut response = match &user {
+                Err(denial) if required => denial.problem(Shape::Bare).into_response_of(),
                 _ => {
-                    request.extensions_mut().insert(admission.clone());
+                    request.extensions_mut().insert(Admission { by: auth.clone(), user: user.clone() });
                     inner.call(request).await?
                 }
             };
-            if let Admission::Granted(grant) = &admission
+            if let Ok(grant) = &user
                 && rotates
                 && response.extensions_mut().insert(Settled).is_none()
             {
@@ -172,25 +176,31 @@ impl Knock {
     }
 }
 
-async fn admit(auth: &Auth, knock: Knock) -> Admission {
+/// What a layer of the same [`Auth`] further out has found. Credentials that were read from the body since are news to it.
+fn settled_outside<B>(auth: &Auth, request: &Request<B>) -> Option<Result<Arc<Grant>, Denial>> {
+    let outer = request.extensions().get::<Admission>().filter(|outer| outer.by.is(auth))?;
+    let news = outer.user.is_err() && request.extensions().get::<FromBody>().is_some();
+    (!news).then(|| outer.user.clone())
+}
+
+async fn admit(auth: &Auth, knock: Knock) -> Result<Grant, Denial> {
     let Knock { read: Read { presented, unbatch, .. }, ip, to_check, .. } = knock;
     if presented.is_empty() {
-        return Admission::Denied(Denial::Anonymous);
+        return Err(Denial::Anonymous);
     }
     if let Some(head) = to_check
         && auth.0.csrf.refuses(head).await
     {
-        return Admission::Denied(Denial::CrossSite);
+        return Err(Denial::CrossSite);
     }
     let Presented { access_token: Some(token), client: Some(client), uid: Some(uid) } = &presented else {
-        return Admission::Denied(Denial::Refused(Refusal::Invalid));
+        return Err(Denial::Refused(Refusal::Invalid));
     };
-    match auth.engine().authenticate(Attempt { token, client, uid, unbatch, ip }).await {
-        Ok(grant) => Admission::Granted(Arc::new(grant)),
-        Err(AuthenticateError::Refused(refusal)) => Admission::Denied(Denial::Refused(refusal)),
-        Err(AuthenticateError::Store(error)) => {
+    auth.engine().authenticate(Attempt { token, client, uid, unbatch, ip }).await.map_err(|error| match error {
+        AuthenticateError::Refused(refusal) => Denial::Refused(refusal),
+        AuthenticateError::Store(error) => {
             tracing::error!(%error, "could not authenticate a request");
-            Admission::Denied(Denial::Unavailable)
+            Denial::Unavailable
         }
-    }
+    })
 }

@@ -149,7 +149,17 @@ impl Auth {
         origins::cors(self)
     }
 
+    /// Whether both are clones of one [`Auth::new`].
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     fn header_names(&self) -> &[HeaderName; 6] {
         self.0.headers.all()
     }
 }
+
+/// The example of the project's README has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

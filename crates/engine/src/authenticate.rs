@@ -149,21 +149,27 @@ impl Engine {
     }
 
     async fn refuse(&self, session: &Session, token: Genuine, rejection: Rejection) -> AuthenticateError {
-        let (refusal, ends) = match rejection {
-            Rejection::Expired => (Refusal::Expired, true),
+        let Session { account, client, .. } = *session;
+        match rejection {
+            Rejection::Expired => {
+                // It stays expired, whether the store can be written or not.
+                if let Err(error) = self.store.end_session(account, client).await {
+                    tracing::warn!(%client, %error, "could not remove an expired session");
+                }
+                Refusal::Expired.into()
+            }
             Rejection::Superseded { revoke } => {
                 tracing::warn!(
-                    account = %session.account, client = %session.client,
+                    %account, %client,
                     presented = %token.generation(), current = %session.generation, revoke,
                     "superseded token presented"
                 );
-                (Refusal::Superseded, revoke)
+                // To answer 401 although the session lives on would leave a thief with it.
+                if revoke && let Err(error) = self.store.end_session(account, client).await {
+                    return error.into();
+                }
+                Refusal::Superseded.into()
             }
-        };
-        if ends && let Err(error) = self.store.end_session(session.account, session.client).await {
-            // To answer 401 although the session lives on would leave a thief with it.
-            return error.into();
         }
-        refusal.into()
     }
 }

@@ -22,7 +22,7 @@ use baton_core::{Account, ClientId, KeyRing, Random, Rules, Session, Store, Stor
 
 pub use authenticate::{Attempt, AuthenticateError, Grant, Refusal};
 pub use complete::Handover;
-pub use passwords::{Hashing, HashingError, PasswordError};
+pub use passwords::{Hashing, HashingError, HashingLoad, PasswordError};
 pub use random::OsRandom;
 pub use register::{FieldFaults, RegisterError, Registration};
 pub use secrecy::SecretString;
@@ -121,6 +121,12 @@ impl Engine {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// How busy the password checks are.
+    #[must_use]
+    pub fn hashing_load(&self) -> HashingLoad {
+        self.passwords.load()
     }
 
     /// Whether the store can be read and written right now.

@@ -1,7 +1,7 @@
 //! Password hashing: argon2id off the async threads and bounded in number, so that sign-ins cannot starve token requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use argon2::password_hash::phc::PasswordHash as Phc;
 use argon2::password_hash::{Error as PhcError, PasswordHasher as _, PasswordVerifier as _};
@@ -56,10 +56,20 @@ pub enum PasswordError {
     Failed(String),
 }
 
+/// How busy the password checks are: for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashingLoad {
+    /// Hashes computed so far, for new passwords and for checks alike.
+    pub computed: u64,
+    /// Computations that run or wait for their turn.
+    pub in_line: usize,
+}
+
 /// Hashes and checks passwords.
 pub(crate) struct Passwords {
     argon2: Argon2<'static>,
     turns: Arc<Semaphore>,
+    computed: Arc<AtomicU64>,
     in_line: Arc<AtomicUsize>,
     capacity: usize,
     random: Arc<dyn Random>,
@@ -83,6 +93,7 @@ impl Passwords {
         Ok(Self {
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             turns: Arc::new(Semaphore::new(concurrent.min(Semaphore::MAX_PERMITS))),
+            computed: Arc::new(AtomicU64::new(0)),
             in_line: Arc::new(AtomicUsize::new(0)),
             capacity: concurrent.saturating_add(waiting),
             random,
@@ -133,16 +144,23 @@ impl Passwords {
         })
     }
 
+    pub(crate) fn load(&self) -> HashingLoad {
+        HashingLoad { computed: self.computed.load(Ordering::Relaxed), in_line: self.in_line.load(Ordering::Acquire) }
+    }
+
     async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let place = Place::take(&self.in_line, self.capacity).ok_or(PasswordError::Overloaded)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
+        let computed = Arc::clone(&self.computed);
         tokio::task::spawn_blocking(move || {
             // Held by the work itself: a client that hangs up does not make room for another one while it still runs.
             let _held = (place, turn);
-            work()
+            let result = work();
+            computed.fetch_add(1, Ordering::Relaxed);
+            result
         })
         .await
         .map_err(|error| PasswordError::Failed(error.to_string()))?

@@ -143,7 +143,8 @@ fn check_email(email: &str, faults: &mut FieldFaults) {
         faults.add("email", PasswordFault::Blank);
         return;
     }
-    let options = Options::default().without_display_text().without_domain_literal();
+    // As in the gem, a host name alone is taken for a typo.
+    let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
     if email.len() > 254 || EmailAddress::parse_with_options(email, options).is_err() {
         faults.add("email", "is not an e-mail address");
     }

@@ -1,6 +1,6 @@
 //! The fields of a request body, JSON or form, as front ends send them.
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -9,6 +9,7 @@ use baton_engine::SecretString;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 
 use crate::Auth;
@@ -56,11 +57,15 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 }
 
 async fn whole(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, MAX_BODY).await.map_err(|error| {
-        // axum flattens "too long" and "the client hung up" into one error; nobody is there to read the answer to the latter.
+    Limited::new(body, MAX_BODY).collect().await.map(Collected::to_bytes).map_err(|error| {
         tracing::debug!(%error, "could not read a body");
-        let message = format!("The body could not be read, or is longer than {MAX_BODY} bytes.");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, Shape::Success, message)
+        if error.is::<LengthLimitError>() {
+            let message = format!("The body is longer than {MAX_BODY} bytes.");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, Shape::Success, message)
+        } else {
+            // The client was too slow or hung up, or an outer layer's limit was reached.
+            malformed("The body could not be read to its end.".into())
+        }
     })
 }
 
@@ -125,6 +130,8 @@ pub(super) async fn credentials_in_body(
     for (name, value) in parse(&parts.headers, &bytes)?.as_map() {
         presented.set(names, name, value.as_str().unwrap_or_default());
     }
-    parts.extensions.insert(FromBody(presented));
+    if !presented.is_empty() {
+        parts.extensions.insert(FromBody(presented));
+    }
     Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }

@@ -16,16 +16,20 @@ pub(super) fn mount<S>(mount: &str, routes: Router) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    let lenient = Lenient(routes);
-    Router::new()
-        .nest_service(mount, lenient.clone())
-        .nest_service(&format!("/{mount}"), lenient.clone())
-        .route_service(&format!("{mount}.json"), lenient.clone())
-        .route_service(&format!("/{mount}.json"), lenient)
+    let doubled = mount.match_indices('/').map(|(at, slash)| [&mount[..at], slash, &mount[at..]].concat());
+    std::iter::once(mount.to_owned()).chain(doubled).fold(Router::new(), |router, path| {
+        router
+            .nest_service(&path, Lenient { routes: routes.clone(), whole: false })
+            .route_service(&format!("{path}.json"), Lenient { routes: routes.clone(), whole: true })
+    })
 }
 
 #[derive(Clone)]
-struct Lenient(Router);
+struct Lenient {
+    routes: Router,
+    /// The path still is the whole one, mount and all, and means the root of `routes`.
+    whole: bool,
+}
 
 impl Service<Request> for Lenient {
     type Response = Response;
@@ -33,20 +37,22 @@ impl Service<Request> for Lenient {
     type Future = RouteFuture<Infallible>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request>::poll_ready(&mut self.0, cx)
+        Service::<Request>::poll_ready(&mut self.routes, cx)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        if let Some(uri) = normalized(request.uri()) {
+        let canonical = if self.whole { "/".to_owned() } else { canonical(request.uri().path()) };
+        if canonical != request.uri().path()
+            && let Some(uri) = at(request.uri(), &canonical)
+        {
             *request.uri_mut() = uri;
         }
-        self.0.call(request)
+        self.routes.call(request)
     }
 }
 
-/// The canonical spelling; `None` if it is that already.
-fn normalized(uri: &Uri) -> Option<Uri> {
-    let path = uri.path();
+/// The canonical spelling of a path.
+fn canonical(path: &str) -> String {
     let mut canonical = String::with_capacity(path.len());
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         canonical.push('/');
@@ -58,14 +64,13 @@ fn normalized(uri: &Uri) -> Option<Uri> {
     if canonical.is_empty() {
         canonical.push('/');
     }
-    if canonical == path {
-        return None;
-    }
-    if let Some(query) = uri.query() {
-        canonical.push('?');
-        canonical.push_str(query);
-    }
+    canonical
+}
+
+/// The same address with another path.
+fn at(uri: &Uri, path: &str) -> Option<Uri> {
+    let path_and_query = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(canonical).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(path_and_query).ok()?);
     Uri::from_parts(parts).ok()
 }

@@ -10,14 +10,14 @@ mod sign_out;
 mod validate;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, OriginalUri, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use baton_core::wire::Code;
 use baton_engine::{Handover, SignedIn};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 
 use crate::credentials::{self, Owner};
 use crate::extract::{CurrentUser, admitted};
@@ -105,7 +105,7 @@ fn gone(shape: Shape, message: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, shape, message)
 }
 
-async fn not_found(uri: Uri) -> Problem {
+async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
     let message = format!("There is nothing at {}.", uri.path());
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Success, message)
 }

@@ -1,5 +1,6 @@
 //! `GET /auth/sessions` and `DELETE /auth/sessions/{id}`: the account's devices.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -20,11 +21,13 @@ pub(super) async fn list(State(auth): State<Auth>, user: CurrentUser) -> Result<
 pub(super) async fn end(
     State(auth): State<Auth>,
     user: CurrentUser,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
+    const UNKNOWN: &str = "The account has no session of that name.";
+    let Ok(Path(id)) = id else { return Err(gone(Shape::Success, UNKNOWN)) };
     let response = match auth.engine().end_session(user.account(), &id).await {
         Ok(true) => body::ok(&json!({ "success": true })),
-        Ok(false) => return Err(gone(Shape::Success, "The account has no session of that name.")),
+        Ok(false) => return Err(gone(Shape::Success, UNKNOWN)),
         Err(error) => return Err(Problem::store(&error, Shape::Success)),
     };
     Ok(if id == user.session().client.to_string() { signed_out(&auth, response) } else { response })

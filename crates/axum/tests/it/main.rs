@@ -1,5 +1,10 @@
 //! The protocol over real HTTP.
 
 mod bursts;
+mod cookies;
+mod credentials;
 mod diagrams;
+mod responses;
+mod routes;
 mod support;
+mod tower;

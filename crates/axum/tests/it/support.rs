@@ -1,6 +1,7 @@
 //! A server on a free port of the loopback interface, with a clock that the test drives, and a client that speaks the protocol.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,17 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use baton_axum::{Auth, CurrentUser, HttpSettings, auth_routes};
-use baton_core::{Key, KeyRing, Store, Timestamp};
+use baton_core::{ClientId, Generation, Key, KeyRing, Store, Timestamp};
 use baton_engine::{Engine, OsRandom, Settings};
 use baton_store::clock::ManualClock;
+use baton_store::faulty::FaultyStore;
+use baton_store::memory::MemoryStore;
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -70,6 +76,20 @@ impl TestApp {
         app
     }
 
+    /// In memory, behind a store that fails when it is told to.
+    pub fn faulty(settings: Settings, http: HttpSettings) -> (Self, Arc<FaultyStore>) {
+        let clock = Arc::new(ManualClock::new(START));
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new(clock.clone()))));
+        (Self::over(store.clone(), clock, settings, http, |app, _| app), store)
+    }
+
+    /// In memory, with layers of the test's own around everything.
+    pub fn layered(http: HttpSettings, layers: impl FnOnce(Router, &Auth) -> Router) -> Self {
+        let clock = Arc::new(ManualClock::new(START));
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        Self::serving(store, clock, Settings::default(), http, layers)
+    }
+
     /// Over any store, with the routes that `extend` adds.
     pub fn over(
         store: Arc<dyn Store>,
@@ -78,16 +98,29 @@ impl TestApp {
         http: HttpSettings,
         extend: impl FnOnce(Router, &Auth) -> Router,
     ) -> Self {
+        Self::serving(store, clock, settings, http, |protected, auth| {
+            extend(protected.layer(auth.layer()), auth).merge(auth_routes("/auth", auth)).layer(auth.cors())
+        })
+    }
+
+    /// Over any store. `assemble` puts the layers and routes around the protected ones, which come bare.
+    pub fn serving(
+        store: Arc<dyn Store>,
+        clock: Arc<ManualClock>,
+        settings: Settings,
+        http: HttpSettings,
+        assemble: impl FnOnce(Router, &Auth) -> Router,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let gate = Gate::new();
         let (addr, auth) = runtime.block_on(async {
             let engine = Engine::open(store, keys(), Arc::new(OsRandom), settings).await.expect("an engine");
             let auth = Auth::new(engine, http).expect("HTTP settings");
-            let app = extend(protected(gate.clone()).layer(auth.layer()), &auth).merge(auth_routes("/auth", &auth));
+            let app = assemble(protected(gate.clone()), &auth);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let addr = listener.local_addr().expect("its address");
-            let app = app.layer(auth.cors()).into_make_service_with_connect_info::<SocketAddr>();
+            let app = app.into_make_service_with_connect_info::<SocketAddr>();
             tokio::spawn(async move { axum::serve(listener, app).await });
             (addr, auth)
         });
@@ -121,6 +154,43 @@ impl TestApp {
         self.request(Method::POST, path).json(body)
     }
 
+    pub fn delete(&self, path: &str) -> Call {
+        self.request(Method::DELETE, path)
+    }
+
+    /// A request exactly as it stands, for what no client library would send.
+    pub fn raw(&self, request: impl AsRef<[u8]>) -> Answer {
+        let answer = self.raw_bytes(request);
+        let at = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+        let (head, text) = (String::from_utf8_lossy(&answer[..at]), String::from_utf8_lossy(&answer[at + 4..]));
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+        let headers = lines.filter_map(|line| line.split_once(':'));
+        let header = |(name, value): (&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).expect("a name"), value.trim().parse().expect("a value"))
+        };
+        Answer {
+            status: status.parse().expect("a status"),
+            headers: headers.map(header).collect(),
+            text: text.into_owned(),
+        }
+    }
+
+    /// The bytes that come back until the server ends the connection.
+    pub fn raw_bytes(&self, request: impl AsRef<[u8]>) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.addr).expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        stream.write_all(request.as_ref()).expect("a request");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// A new session with its window open: for the next 5 s its newest token stays as it is.
+    pub fn settled(&self, email: &str) -> Held {
+        self.get_as(&self.register(email), "/me").send().held().expect("the first request rotates")
+    }
+
     /// A request with these credentials in the three headers.
     pub fn get_as(&self, held: &Held, path: &str) -> Call {
         self.get(path).held(held)
@@ -151,7 +221,11 @@ impl Drop for TestApp {
 }
 
 pub fn keys() -> KeyRing {
-    KeyRing::new(vec![Key::new(0, *b"0123456789abcdef0123456789abcdef").expect("id in range")]).expect("a ring")
+    ring(0, *b"0123456789abcdef0123456789abcdef")
+}
+
+pub fn ring(id: u8, secret: [u8; 32]) -> KeyRing {
+    KeyRing::new(vec![Key::new(id, secret).expect("id in range")]).expect("a ring")
 }
 
 /// What the tests protect.
@@ -160,6 +234,8 @@ fn protected(gate: Gate) -> Router {
         .route("/me", any(|user: CurrentUser| async move { Json(json!({ "uid": user.uid })) }))
         .route("/maybe", get(|user: Option<CurrentUser>| async move { Json(json!(user.map(|user| user.uid.clone()))) }))
         .route("/status/{code}", get(status))
+        .route("/open", any(|| async { "for everybody" }))
+        .route("/panic", get(|_: CurrentUser| async { panic!("as asked") as () }))
         .route("/gate", get(|State(gate): State<Gate>, _: CurrentUser| async move { gate.pass().await }))
         .with_state(gate)
 }
@@ -180,8 +256,33 @@ pub struct Held {
 impl Held {
     /// The number of the token within its session.
     pub fn generation(&self) -> u32 {
-        let client = baton_core::ClientId::parse(&self.client).expect("a client id");
+        let client = ClientId::parse(&self.client).expect("a client id");
         keys().verify(client, &self.token).expect("a token of this server").generation().get()
+    }
+
+    /// The token of this session that has this number, made with `keys`.
+    pub fn derived(&self, keys: &KeyRing, generation: u32) -> Self {
+        let client = ClientId::parse(&self.client).expect("a client id");
+        let token = keys.derive(client, Generation::new(generation));
+        Self { token: token.expose().to_owned(), ..self.clone() }
+    }
+
+    /// The JSON that a bearer value and a cookie hold.
+    pub fn json(&self) -> Value {
+        json!({
+            "access-token": self.token,
+            "token-type": "Bearer",
+            "client": self.client,
+            "expiry": self.expiry.to_string(),
+            "uid": self.uid,
+        })
+    }
+
+    /// `access-token=…&client=…&uid=…`
+    pub fn query(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("access-token", &self.token).append_pair("client", &self.client);
+        query.append_pair("uid", &self.uid).finish()
     }
 
     /// Takes over the token of an answer, if it carries one.
@@ -210,6 +311,22 @@ impl Call {
 
     pub fn held(self, held: &Held) -> Self {
         self.header("access-token", &held.token).header("client", &held.client).header("uid", &held.uid)
+    }
+
+    /// With these in `Authorization`, as the server issues them.
+    pub fn bearer(self, fields: &Value) -> Self {
+        self.header("authorization", &format!("Bearer {}", STANDARD.encode(fields.to_string())))
+    }
+
+    /// With these in a cookie.
+    pub fn cookie(self, name: &str, fields: &Value) -> Self {
+        let json = fields.to_string();
+        let value = utf8_percent_encode(&json, NON_ALPHANUMERIC);
+        self.header("cookie", &format!("{name}={value}"))
+    }
+
+    pub fn form(self, body: &str) -> Self {
+        self.header("content-type", "application/x-www-form-urlencoded").body(body)
     }
 
     pub fn json(self, body: &Value) -> Self {
@@ -292,6 +409,22 @@ impl Answer {
             && present("client")
             && present("uid")
             && present("token-type")
+    }
+
+    /// Whether it has none of the six headers.
+    pub fn has_no_auth_headers(&self) -> bool {
+        let names = ["access-token", "token-type", "client", "expiry", "uid", "authorization"];
+        names.iter().all(|name| self.header(name).is_none())
+    }
+
+    /// All values of a header.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().expect("ASCII")).collect()
+    }
+
+    /// The status and the `code` of an error.
+    pub fn refusal(&self) -> (u16, String) {
+        (self.status, self.code())
     }
 
     /// The `code` of an error.

@@ -1,0 +1,3 @@
+//! The use cases, where they are better looked at below HTTP.
+
+mod passwords;
