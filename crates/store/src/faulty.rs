@@ -1,1 +1,274 @@
-//! x
+//! A store that fails when a test says so, counts what it is asked, and can be stopped halfway.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use baton_core::clock::Timestamp;
+use baton_core::error::{CreateAccountError, CreateSessionError, StoreError};
+use baton_core::ports::{EndSessions, Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::token::ClientId;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+const NAME: &str = "faulty";
+
+/// An operation of [`Store`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is named after the method that it stands for")]
+#[non_exhaustive]
+pub enum Operation {
+    Find,
+    Swap,
+    CreateAccount,
+    FindLogin,
+    SetPassword,
+    DeleteAccount,
+    CreateSession,
+    EndSession,
+    Sessions,
+    Purge,
+    BindKeys,
+    Check,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// [`StoreError::Unavailable`]; nothing is done.
+    Unavailable,
+    /// [`StoreError::Uncertain`], and it was done: the acknowledgement got lost.
+    UncertainApplied,
+    /// [`StoreError::Uncertain`], and it was not done: the request got lost.
+    UncertainNotApplied,
+    /// [`StoreError::Unusable`]; nothing is done.
+    Unusable,
+}
+
+/// A [`Store`] around another one. Until told otherwise it only counts.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use baton_core::{ClientId, Store};
+/// # use baton_store::{clock::ManualClock, faulty::{Fault, FaultyStore, Operation}, memory::MemoryStore};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let store = FaultyStore::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::default()))));
+/// store.fail_next(Operation::Find, Fault::Unavailable);
+/// assert!(store.find(ClientId::from_bytes([1; 16])).await.is_err());
+/// assert!(store.find(ClientId::from_bytes([1; 16])).await.is_ok());
+/// assert_eq!(store.calls(Operation::Find), 2);
+/// # }
+/// ```
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: HashMap<Operation, u64>,
+    next: HashMap<Operation, VecDeque<Fault>>,
+    always: HashMap<Operation, Fault>,
+    everything: Option<Fault>,
+    holds: Vec<Hold>,
+}
+
+struct Hold {
+    operation: Operation,
+    done: bool,
+    reached: oneshot::Sender<()>,
+    released: oneshot::Receiver<()>,
+}
+
+/// One call that was stopped: see [`FaultyStore::hold_before`]. Dropping it lets the call go on.
+#[derive(Debug)]
+pub struct Held {
+    reached: oneshot::Receiver<()>,
+    release: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Waits until a call has got there.
+    pub async fn reached(&mut self) {
+        // An error would mean that the store is gone; the test finds that out by itself.
+        let _ = (&mut self.reached).await;
+    }
+
+    /// Lets the call go on.
+    pub fn release(self) {
+        let _ = self.release.send(());
+    }
+}
+
+impl FaultyStore {
+    /// Around this one.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>) -> Self {
+        Self { inner, state: Mutex::default() }
+    }
+
+    /// The one inside, which does not fail and does not count.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn Store> {
+        &self.inner
+    }
+
+    /// The next call of `operation` fails, or the one after those that have been told to fail already.
+    pub fn fail_next(&self, operation: Operation, fault: Fault) {
+        self.state.lock().next.entry(operation).or_default().push_back(fault);
+    }
+
+    /// Every call of `operation` fails until [`heal`](Self::heal).
+    pub fn fail(&self, operation: Operation, fault: Fault) {
+        self.state.lock().always.insert(operation, fault);
+    }
+
+    /// Every call of anything fails until [`heal`](Self::heal).
+    pub fn fail_everything(&self, fault: Fault) {
+        self.state.lock().everything = Some(fault);
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.next.clear();
+        state.always.clear();
+        state.everything = None;
+    }
+
+    /// The next call of `operation` stops before the store is asked.
+    #[must_use]
+    pub fn hold_before(&self, operation: Operation) -> Held {
+        self.hold(operation, false)
+    }
+
+    /// The next call of `operation` stops when the store has answered, before the caller is told.
+    #[must_use]
+    pub fn hold_after(&self, operation: Operation) -> Held {
+        self.hold(operation, true)
+    }
+
+    /// How often `operation` was called, failed calls included.
+    #[must_use]
+    pub fn calls(&self, operation: Operation) -> u64 {
+        self.state.lock().calls.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// How often anything was called.
+    #[must_use]
+    pub fn all_calls(&self) -> u64 {
+        self.state.lock().calls.values().sum()
+    }
+
+    /// Counts from zero again.
+    pub fn reset_calls(&self) {
+        self.state.lock().calls.clear();
+    }
+
+    fn hold(&self, operation: Operation, done: bool) -> Held {
+        let (reached, is_reached) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        self.state.lock().holds.push(Hold { operation, done, reached, released });
+        Held { reached: is_reached, release }
+    }
+
+    async fn through<T, E: From<StoreError>>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        let fault = self.state.lock().arrive(operation);
+        self.stop(operation, false).await;
+        let result = match fault {
+            None => call.await,
+            Some(Fault::Unavailable) => Err(StoreError::Unavailable { store: NAME, cause: "as told".into() }.into()),
+            Some(Fault::Unusable) => Err(StoreError::Unusable { store: NAME, cause: "as told".into() }.into()),
+            Some(Fault::UncertainNotApplied) => Err(uncertain().into()),
+            Some(Fault::UncertainApplied) => call.await.and_then(|_| Err(uncertain().into())),
+        };
+        self.stop(operation, true).await;
+        result
+    }
+
+    async fn stop(&self, operation: Operation, done: bool) {
+        let hold = {
+            let holds = &mut self.state.lock().holds;
+            let index = holds.iter().position(|hold| hold.operation == operation && hold.done == done);
+            index.map(|index| holds.remove(index))
+        };
+        if let Some(hold) = hold {
+            let _ = hold.reached.send(());
+            let _ = hold.released.await;
+        }
+    }
+}
+
+impl State {
+    fn arrive(&mut self, operation: Operation) -> Option<Fault> {
+        *self.calls.entry(operation).or_default() += 1;
+        let next = self.next.get_mut(&operation).and_then(VecDeque::pop_front);
+        next.or(self.always.get(&operation).copied()).or(self.everything)
+    }
+}
+
+fn uncertain() -> StoreError {
+    StoreError::Uncertain { store: NAME, cause: "as told".into() }
+}
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
+        self.through(Operation::Find, self.inner.find(client)).await
+    }
+
+    async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
+        self.through(Operation::Swap, self.inner.swap(client, swap, seen_from)).await
+    }
+
+    async fn create_account(
+        &self,
+        account: NewAccount,
+        session: Option<NewSession>,
+    ) -> Result<(Account, Option<Session>), CreateAccountError> {
+        self.through(Operation::CreateAccount, self.inner.create_account(account, session)).await
+    }
+
+    async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError> {
+        self.through(Operation::FindLogin, self.inner.find_login(realm, provider, uid)).await
+    }
+
+    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError> {
+        self.through(Operation::SetPassword, self.inner.set_password(account, hash, end)).await
+    }
+
+    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
+        self.through(Operation::DeleteAccount, self.inner.delete_account(account)).await
+    }
+
+    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
+        self.through(Operation::CreateSession, self.inner.create_session(account, session)).await
+    }
+
+    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
+        self.through(Operation::EndSession, self.inner.end_session(account, client)).await
+    }
+
+    async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
+        self.through(Operation::Sessions, self.inner.sessions(account)).await
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        self.through(Operation::Purge, self.inner.purge(limit)).await
+    }
+
+    async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {
+        self.through(Operation::BindKeys, self.inner.bind_keys(fingerprints)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.through(Operation::Check, self.inner.check()).await
+    }
+}

@@ -48,6 +48,7 @@ impl StoreTime {
     }
 
     /// Takes note of a time found in a record. Answers from now on are not before it.
+    #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn observe(&self, found: Timestamp) {
         let mut state = self.state.lock();
         if found.as_millis() > state.latest {
@@ -56,7 +57,7 @@ impl StoreTime {
     }
 
     /// How far the clock is behind what was observed; zero if it is not.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "sqlite", test))]
     pub(crate) fn clock_lag(&self) -> std::time::Duration {
         let latest = Timestamp::from_millis(self.state.lock().latest);
         latest.since(self.clock.now())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use baton_core::error::StoreError;
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{doing, is_busy, unavailable, unusable};
@@ -45,7 +46,10 @@ pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connec
         return Err(unavailable(format!("{} may not be written by this user", path.display())));
     }
     // Before anything is changed: another application's file is not to be touched.
-    schema::identify(&connection).map_err(about(path, "read"))?.check(path)?;
+    // In one transaction, so that it is not looked at half before and half after another process sets it up.
+    let reading = connection.transaction().map_err(about(path, "read"))?;
+    schema::identify(&reading).map_err(about(path, "read"))?.check(path)?;
+    drop(reading);
     enter_wal(&connection, path, options)?;
     schema::migrate(&mut connection, path)?;
     settings(&connection, options)
@@ -81,6 +85,8 @@ pub(super) fn busy_timeout(options: &SqliteOptions) -> Duration {
 
 fn settings(connection: &Connection, options: &SqliteOptions) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Without this, SQLite plans a prepared statement anew whenever a parameter of an equality changes: at every use.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "cache_size", -i64::from(options.cache_kib.max(64)))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // The schema is data of a file; nothing in it may call functions with side effects.

@@ -3,7 +3,7 @@
 //! - One thread writes. It takes what is waiting and runs it as **one transaction** (group commit), so that a hundred
 //!   concurrent rotations cost one commit and not a hundred.
 //! - A group of rotations alone does not wait for the disk (`synchronous=NORMAL`); a group with anything durable in it does
-//!   (`FULL`), and takes every rotation before it along to the disk. What a power cut may forget is what the trait allows.
+//!   (`FULL`), and takes every rotation before it along. What a power cut may forget is what the trait allows.
 //! - Reads run beside it on a few connections of their own, in place: a point read takes a few microseconds, less than
 //!   sending it to another thread.
 //!
@@ -45,7 +45,6 @@ const NOTICEABLE_LAG: Duration = Duration::from_secs(5);
 
 /// Settings of a [`SqliteStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct SqliteOptions {
     /// How long to wait for another process that holds the file before answering [`StoreError::Unavailable`]. Default 2 s.
     /// Longer than 24 days counts as 24 days.
@@ -184,7 +183,8 @@ impl Store for SqliteStore {
 
     async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
         let swap = *swap;
-        self.writer.run("swap", Durability::Relaxed, move |tx| ops::swap(tx, client, &swap, seen_from)).await
+        let durability = if swap.resends() { Durability::Durable } else { Durability::Relaxed };
+        self.writer.run("swap", durability, move |tx| ops::swap(tx, client, &swap, seen_from)).await
     }
 
     async fn create_account(

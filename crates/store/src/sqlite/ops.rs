@@ -1,5 +1,6 @@
 //! Writing: what each operation does inside a group's transaction.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use baton_core::clock::{Timestamp, millis};
@@ -15,6 +16,8 @@ use crate::time::StoreTime;
 pub(super) struct Tx<'a> {
     pub(super) connection: &'a Connection,
     pub(super) time: &'a StoreTime,
+    /// Set if an operation may have left half of itself behind: then none of the group may be committed.
+    pub(super) spoilt: Cell<bool>,
 }
 
 impl Tx<'_> {

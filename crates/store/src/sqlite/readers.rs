@@ -97,3 +97,107 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
         Err(_) => Ok(work()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readers(count: usize) -> (tempfile::TempDir, Arc<Readers>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("baton.db");
+        let options =
+            SqliteOptions { readers: count, busy_timeout: Duration::from_secs(30), ..SqliteOptions::default() };
+        file::open_writer(&path, &options).expect("open");
+        let readers = Readers::open(&path, &options).expect("open");
+        (folder, Arc::new(readers))
+    }
+
+    fn one(connection: &Connection) -> rusqlite::Result<i64> {
+        connection.query_row("SELECT 1", [], |row| row.get(0))
+    }
+
+    #[tokio::test]
+    async fn reads_in_place_while_a_connection_is_free() {
+        let (_folder, readers) = readers(2);
+        let taken = readers.connections[0].lock();
+        for _ in 0..4 {
+            assert_eq!(readers.try_in_place(one).expect("in place").expect("read"), 1);
+        }
+        drop(taken);
+        assert_eq!(readers.read("test", one).await.expect("read"), 1);
+        assert_eq!(readers.counts(), (5, 0));
+    }
+
+    #[tokio::test]
+    async fn waits_aside_when_every_connection_is_taken() {
+        let (_folder, readers) = readers(1);
+        let (release, released) = std::sync::mpsc::channel();
+        let (took, taken) = tokio::sync::oneshot::channel();
+        let holder = readers.clone();
+        let thread = std::thread::spawn(move || {
+            let _slot = holder.connections[0].lock();
+            took.send(()).expect("the test waits");
+            released.recv().expect("the test releases");
+        });
+        taken.await.expect("taken");
+
+        let reading = tokio::spawn({
+            let readers = readers.clone();
+            async move { readers.read("test", one).await }
+        });
+        // On this one thread, the read gets as far as it can before this task goes on: it did not block it.
+        tokio::task::yield_now().await;
+        assert_eq!(readers.counts(), (0, 1));
+        release.send(()).expect("the holder waits");
+        assert_eq!(reading.await.expect("joined").expect("read"), 1);
+        thread.join().expect("the holder");
+    }
+
+    #[tokio::test]
+    async fn waits_aside_when_the_file_is_locked() {
+        let (_folder, readers) = readers(1);
+        let asked = Arc::new(AtomicU64::new(0));
+        let query = {
+            let asked = asked.clone();
+            move |connection: &Connection| {
+                let patience: i64 = connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0))?;
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    assert_eq!(patience, 0, "waiting in place holds other tasks up");
+                    return Err(rusqlite::Error::SqliteFailure(
+                        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
+                        None,
+                    ));
+                }
+                Ok(patience)
+            }
+        };
+        assert_eq!(readers.read("test", query).await.expect("read"), 30_000);
+        assert_eq!((asked.load(Ordering::SeqCst), readers.counts()), (2, (0, 1)));
+        // And the next one in place does not wait again.
+        let patience = |connection: &Connection| connection.query_row("PRAGMA busy_timeout", [], |row| row.get(0));
+        assert_eq!(readers.read::<i64, _>("test", patience).await.expect("read"), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_unavailable_once_closed() {
+        let (_folder, readers) = readers(2);
+        readers.close();
+        assert!(matches!(readers.read("test", one).await, Err(StoreError::Unavailable { .. })));
+    }
+
+    #[test]
+    fn needs_no_runtime() {
+        let (_folder, readers) = readers(1);
+        let mut reading = std::pin::pin!(readers.read("test", one));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(reading.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(1))));
+    }
+
+    #[test]
+    fn cannot_write() {
+        let (_folder, readers) = readers(1);
+        let slot = readers.connections[0].lock();
+        let connection = slot.as_ref().expect("open");
+        assert!(connection.execute("DELETE FROM accounts", []).is_err());
+    }
+}

@@ -121,3 +121,24 @@ fn ip_at(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<IpAddr>> {
     let ip = text.parse();
     ip.map(Some).map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{SqliteOptions, file};
+
+    #[test]
+    fn the_hot_read_is_planned_once_and_by_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("baton.db");
+        file::open_writer(&path, &SqliteOptions::default()).expect("open");
+        let connection = file::open_reader(&path, &SqliteOptions::default()).expect("open");
+        for number in 0..10 {
+            assert_eq!(find(&connection, ClientId::from_bytes([number; 16])).expect("find"), None);
+        }
+        let statement = connection.prepare_cached(FIND).expect("prepare");
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::RePrepare), 0);
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::FullscanStep), 0);
+        assert_eq!(statement.get_status(rusqlite::StatementStatus::Run), 10, "it came from the cache");
+    }
+}

@@ -1,5 +1,6 @@
 //! The one thread that writes, in groups.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -66,7 +67,8 @@ impl Writer {
         let (queue, waiting) = mpsc::channel(options.queue.clamp(1, usize::MAX >> 4));
         let (end, ended) = std_mpsc::channel();
         let counters = Arc::new(Counters::default());
-        let worker = Worker { connection, time, counters: counters.clone(), synced: false, log_in_doubt: false };
+        let worker =
+            Worker { connection, time, counters: counters.clone(), synced: false, log_in_doubt: false, failing: false };
         let thread = std::thread::Builder::new()
             .name("baton-sqlite".to_owned())
             .spawn(move || {
@@ -197,11 +199,13 @@ fn in_savepoint<T>(tx: &Tx<'_>, work: impl FnOnce(&Tx<'_>) -> rusqlite::Result<T
     execute("SAVEPOINT operation")?;
     let result = work(tx);
     // After some failures SQLite has rolled the whole transaction back; then there is no savepoint to go back to.
-    if result.is_err() && !tx.connection.is_autocommit() {
-        execute("ROLLBACK TO operation")?;
+    if tx.connection.is_autocommit() {
+        return result;
     }
-    if !tx.connection.is_autocommit() {
-        execute("RELEASE operation")?;
+    let undone = if result.is_err() { execute("ROLLBACK TO operation") } else { Ok(()) };
+    if let Err(error) = undone.and_then(|()| execute("RELEASE operation")) {
+        tx.spoilt.set(true);
+        return result.and(Err(error));
     }
     result
 }
@@ -214,6 +218,8 @@ struct Worker {
     synced: bool,
     /// Whether an I/O error has left pages in the log of which nobody knows whether they reached the disk.
     log_in_doubt: bool,
+    /// Whether the last group failed.
+    failing: bool,
 }
 
 impl Worker {
@@ -239,7 +245,9 @@ impl Worker {
         }
         // The last connection to close removes the log, and only one that may write can do so.
         readers.close();
-        self.checkpoint()?;
+        if !self.checkpoint()? {
+            tracing::debug!("another process uses the database; it will empty the log");
+        }
         self.connection.close().map_err(|(_, error)| Failure::of("close", error))
     }
 
@@ -254,10 +262,18 @@ impl Worker {
         let lost = self.attempt(group, durable).err();
         if let Some(failure) = &lost {
             count(&self.counters.failed_groups, 1);
-            tracing::error!(operations = group.len(), error = %failure.error(), "a group of writes failed");
+            // Once, and not for every group for as long as the disk is full.
+            if !std::mem::replace(&mut self.failing, true) {
+                tracing::error!(operations = group.len(), error = %failure.error(), "a group of writes failed");
+            }
             self.roll_back();
-        } else if durable {
-            count(&self.counters.synced_groups, 1);
+        } else {
+            if std::mem::replace(&mut self.failing, false) {
+                tracing::info!("writes succeed again");
+            }
+            if durable {
+                count(&self.counters.synced_groups, 1);
+            }
         }
         for job in group.drain(..) {
             job.answer(lost.as_ref());
@@ -266,7 +282,9 @@ impl Worker {
 
     fn attempt(&mut self, group: &mut [Box<dyn Job>], durable: bool) -> Result<(), Failure> {
         if self.log_in_doubt {
-            self.checkpoint()?;
+            if !self.checkpoint()? {
+                return Err(Failure::of("checkpoint", busy("the log is in use by another process")));
+            }
             self.log_in_doubt = false;
         }
         self.sync_commits(durable).map_err(|error| Failure::of("set synchronous", error))?;
@@ -274,14 +292,14 @@ impl Worker {
         let connection = &self.connection;
         let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
         execute("BEGIN IMMEDIATE").map_err(|error| Failure::of("begin", error))?;
-        let tx = Tx { connection, time: &self.time };
+        let tx = Tx { connection, time: &self.time, spoilt: Cell::new(false) };
         let found = rows::high_water_mark(connection).map_err(|error| Failure::of("read the stored time", error))?;
         // Another process may have written meanwhile, by a clock that is ahead of this one.
         self.time.observe(found);
         let changes = connection.total_changes();
         for job in group {
             let result = job.run(&tx);
-            if connection.is_autocommit() {
+            if connection.is_autocommit() || tx.spoilt.get() {
                 // SQLite has rolled everything back: the disk is full, say. The others must not be run outside of a
                 // transaction.
                 return Err(Failure::Unavailable(result.err().unwrap_or_else(|| SqliteError {
@@ -318,21 +336,20 @@ impl Worker {
         }
     }
 
-    /// Writes the log into the main file, waits for the disk, and empties the log.
+    /// Writes the log into the main file, waits for the disk, and empties the log. False if another process is in the way.
     ///
     /// Also the way out after an I/O error in a commit: pages that the disk did not take may count as written for the
     /// operating system, so a later sync of the log would prove nothing about them. Here they are written once more, to
     /// another place, and synced there.
-    fn checkpoint(&self) -> Result<(), Failure> {
-        let failed = |error| Failure::of("checkpoint", error);
-        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let blocked: bool = self.connection.query_row(sql, [], |row| row.get(0)).map_err(failed)?;
-        if blocked {
-            return Err(failed(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-                Some("the log is in use by another process".to_owned()),
-            )));
-        }
-        Ok(())
+    fn checkpoint(&self) -> Result<bool, Failure> {
+        let blocked: bool = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+            .map_err(|error| Failure::of("checkpoint", error))?;
+        Ok(!blocked)
     }
+}
+
+fn busy(why: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), Some(why.to_owned()))
 }

@@ -1,0 +1,223 @@
+//! Accounts: names, passwords, deletion.
+
+use std::time::Duration;
+
+use baton_core::error::CreateAccountError;
+use baton_core::ports::EndSessions;
+use baton_core::session::{AccountId, NewAccount, Profile};
+
+use super::{Harness, account, client, fresh, hash, new_account, new_session, signed_in, stored};
+
+/// What went in comes out, by uid and with a session.
+pub async fn a_new_account_is_found_by_its_uid(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let mut fields = serde_json::Map::new();
+    fields.insert("name".to_owned(), "Ada \"the\" Countess".into());
+    fields.insert("image".to_owned(), serde_json::Value::Null);
+    let new = NewAccount {
+        realm: "admin".to_owned(),
+        provider: "email".to_owned(),
+        uid: "ada".to_owned(),
+        email: "ada@example.test".to_owned(),
+        profile: Profile::from_fields(&fields),
+        password: hash("ada"),
+    };
+    let (account, session) = store.create_account(new.clone(), Some(new_session(1))).await.expect("create");
+
+    assert_eq!(
+        (&account.realm, &account.provider, &account.uid, &account.email, &account.profile),
+        (&new.realm, &new.provider, &new.uid, &new.email, &new.profile)
+    );
+    assert!(!account.allow_password_change);
+    assert_eq!(account.created_at, account.updated_at);
+    assert_eq!(account.profile.fields(), fields);
+
+    let login = store.find_login("admin", "email", "ada").await.expect("find").expect("it exists");
+    assert_eq!(login.account, account);
+    assert_eq!(login.password.expose(), new.password.expose());
+
+    let found = store.find(client(1)).await.expect("find").expect("it exists");
+    assert_eq!(Some(found.session), session);
+    assert_eq!(found.account, account);
+    assert!(found.now >= account.created_at);
+
+    let (alone, none) = store.create_account(new_account("bob"), None).await.expect("create");
+    assert_eq!(none, None);
+    assert_eq!(store.sessions(alone.id).await.expect("list").1, []);
+}
+
+/// No folding of case, no trimming, no normalisation: that is for the layer above to decide.
+pub async fn uids_match_exactly(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let made = ["ada", "Ada", "ADA", "ada ", " ada", "", "a\u{308}", "\u{e4}", "%", "_da", "a\0", "a\0b"];
+    let mut ids = Vec::new();
+    for uid in made {
+        ids.push(account(&*store, uid).await.id);
+    }
+    for (uid, id) in made.iter().zip(ids) {
+        let login = store.find_login("user", "email", uid).await.expect("find").expect("it exists");
+        assert_eq!((login.account.id, login.account.uid.as_str()), (id, *uid));
+    }
+    for unknown in ["aDa", "adaa", "ad", "*", "\0"] {
+        assert_eq!(store.find_login("user", "email", unknown).await.expect("find"), None, "{unknown:?}");
+    }
+    assert_eq!(store.find_login("User", "email", "ada").await.expect("find"), None);
+    assert_eq!(store.find_login("user", "Email", "ada").await.expect("find"), None);
+}
+
+/// The same uid may exist in another realm, or with another provider.
+pub async fn a_uid_is_unique_within_realm_and_provider(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let with = |realm: &str, provider: &str| NewAccount {
+        realm: realm.to_owned(),
+        provider: provider.to_owned(),
+        ..new_account("ada")
+    };
+    let mut ids = std::collections::BTreeSet::new();
+    for (realm, provider) in [("user", "email"), ("admin", "email"), ("user", "github")] {
+        let (account, _) = store.create_account(with(realm, provider), None).await.expect("create");
+        assert!(ids.insert(account.id));
+        let again = store.create_account(with(realm, provider), None).await;
+        assert!(matches!(again, Err(CreateAccountError::Taken)), "{again:?}");
+    }
+}
+
+/// Neither the account nor the session nor a change of the one that exists.
+pub async fn taken_leaves_nothing_behind(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (first, session) = signed_in(&*store, "ada", 1).await;
+    let second = NewAccount { email: "other@example.test".to_owned(), password: hash("other"), ..new_account("ada") };
+    let answer = store.create_account(second, Some(new_session(2))).await;
+    assert!(matches!(answer, Err(CreateAccountError::Taken)), "{answer:?}");
+
+    assert_eq!(stored(&*store, client(2)).await, None);
+    let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
+    assert_eq!(login.account, first);
+    assert_eq!(login.password.expose(), hash("ada").expose());
+    assert_eq!(stored(&*store, client(1)).await, Some(session));
+    assert_eq!(store.sessions(first.id).await.expect("list").1.len(), 1);
+}
+
+/// A session that cannot be made takes the account down with it.
+pub async fn an_account_is_made_with_its_session_or_not_at_all(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (_, session) = signed_in(&*store, "ada", 1).await;
+    // The client id is in use.
+    let answer = store.create_account(new_account("bob"), Some(new_session(1))).await;
+    assert!(matches!(answer, Err(CreateAccountError::Store(_))), "{answer:?}");
+    assert_eq!(store.find_login("user", "email", "bob").await.expect("find"), None);
+    assert_eq!(stored(&*store, client(1)).await, Some(session));
+    store.create_account(new_account("bob"), Some(new_session(2))).await.expect("the name is still free");
+}
+
+/// Whatever a client may send comes back as it was.
+pub async fn odd_strings_survive(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let long = "ß".repeat(5_000);
+    let odd = ["a\0b", "👩‍👩‍👧", "'; DROP TABLE sessions; --", "\"\\\u{7f}\r\n\t", "\u{202e}txt", "\u{10ffff}", &long];
+    for (number, text) in (1..).zip(odd) {
+        let mut fields = serde_json::Map::new();
+        fields.insert(text.to_owned(), text.into());
+        let new = NewAccount {
+            realm: text.to_owned(),
+            provider: text.to_owned(),
+            uid: text.to_owned(),
+            email: text.to_owned(),
+            profile: Profile::from_fields(&fields),
+            password: hash(text),
+        };
+        let mut session = new_session(number);
+        session.device.user_agent = Some(text.to_owned());
+        let (account, _) = store.create_account(new.clone(), Some(session.clone())).await.expect("create");
+
+        let login = store.find_login(text, text, text).await.expect("find").expect("it exists");
+        assert_eq!(login.account, account);
+        assert_eq!((&login.account.email, &login.account.profile), (&new.email, &new.profile));
+        assert_eq!(login.password.expose(), new.password.expose());
+        let found = store.find(client(number)).await.expect("find").expect("it exists");
+        assert_eq!(found.account, account);
+        let (_, entries) = store.sessions(account.id).await.expect("list");
+        assert_eq!(entries[0].device, session.device);
+    }
+}
+
+/// The hash changes, and with it `updated_at`.
+pub async fn a_new_password_takes_the_old_ones_place(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let before = account(&*store, "ada").await;
+    let other = account(&*store, "bob").await;
+    harness.advance(Duration::from_secs(1)).await;
+    assert!(store.set_password(before.id, hash("new"), EndSessions::None).await.expect("set"));
+
+    let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
+    assert_eq!(login.password.expose(), hash("new").expose());
+    assert!(login.account.updated_at > before.updated_at);
+    assert_eq!(login.account.created_at, before.created_at);
+    let login = store.find_login("user", "email", "bob").await.expect("find").expect("it exists");
+    assert_eq!((login.account, login.password.expose()), (other, hash("bob").expose()));
+
+    let nobody = AccountId(before.id.0 + 1_000);
+    assert!(!store.set_password(nobody, hash("new"), EndSessions::All).await.expect("set"));
+}
+
+/// None, all but one, all; and never those of another account.
+pub async fn a_new_password_ends_the_sessions_it_is_told_to(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (account, _) = signed_in(&*store, "ada", 1).await;
+    for number in 2..=3 {
+        store.create_session(account.id, new_session(number)).await.expect("create");
+    }
+    let (_, others) = signed_in(&*store, "bob", 9).await;
+    let left = async || {
+        let (_, entries) = store.sessions(account.id).await.expect("list");
+        let mut clients: Vec<_> = entries.into_iter().map(|entry| entry.session.client).collect();
+        clients.sort();
+        clients
+    };
+
+    let cases = [
+        (EndSessions::None, vec![client(1), client(2), client(3)]),
+        (EndSessions::AllBut(client(2)), vec![client(2)]),
+        // Of another account: nothing of this one is kept, and nothing of that one ends.
+        (EndSessions::AllBut(client(9)), vec![]),
+    ];
+    for (end, expected) in cases {
+        assert!(store.set_password(account.id, hash("new"), end).await.expect("set"));
+        assert_eq!(left().await, expected, "{end:?}");
+    }
+    store.create_session(account.id, new_session(4)).await.expect("create");
+    assert!(store.set_password(account.id, hash("new"), EndSessions::All).await.expect("set"));
+    assert_eq!(left().await, []);
+    assert_eq!(stored(&*store, client(4)).await, None);
+    assert_eq!(stored(&*store, client(9)).await, Some(others));
+}
+
+/// All of it goes, and nothing else; the name is free again.
+pub async fn a_deleted_account_takes_its_sessions_along(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (account, _) = signed_in(&*store, "ada", 1).await;
+    store.create_session(account.id, new_session(2)).await.expect("create");
+    let (_, others) = signed_in(&*store, "bob", 9).await;
+
+    assert!(store.delete_account(account.id).await.expect("delete"));
+    assert!(!store.delete_account(account.id).await.expect("delete"));
+    for number in 1..=2 {
+        assert_eq!(stored(&*store, client(number)).await, None);
+    }
+    assert_eq!(store.find_login("user", "email", "ada").await.expect("find"), None);
+    assert_eq!(store.sessions(account.id).await.expect("list").1, []);
+    assert_eq!(stored(&*store, client(9)).await, Some(others));
+    signed_in(&*store, "ada", 1).await;
+}
+
+/// A slow request or an old backup must not meet another account under the same number.
+pub async fn the_number_of_an_account_is_not_used_again(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let mut last = AccountId(i64::MIN);
+    for _ in 0..3 {
+        let account = account(&*store, "ada").await;
+        assert!(account.id > last);
+        last = account.id;
+        assert!(store.delete_account(account.id).await.expect("delete"));
+    }
+}

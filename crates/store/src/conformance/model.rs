@@ -1,0 +1,409 @@
+//! Random operations, on the store and on a few lines that say what should come of them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::Store;
+use baton_core::clock::Timestamp;
+use baton_core::error::{CreateAccountError, CreateSessionError};
+use baton_core::ports::{EndSessions, Login, SessionEntry};
+use baton_core::session::{AccountId, Device, NewSession, Renewal, Session, Swap, Swapped, Version};
+use baton_core::token::ClientId;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::{DAY, Harness, client, generation, hash, new_account};
+
+/// Sequences per run, unless `CONFORMANCE_CASES` says otherwise. Not `PROPTEST_CASES`: what is right for pure functions is too
+/// much where every sequence makes a store.
+const CASES: u32 = 40;
+/// Names to choose from: few, so that operations meet.
+const CLIENTS: u64 = 6;
+const UIDS: [&str; 3] = ["ada", "bob", "eve"];
+
+/// Compares each answer, and at the end everything there is.
+pub async fn answers_are_those_of_the_model(harness: &dyn Harness) {
+    let asked = std::env::var("CONFORMANCE_CASES").ok().and_then(|text| text.parse().ok());
+    let cases = asked.unwrap_or(CASES);
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| {
+        let sequences = proptest::collection::vec(step(), 1..60);
+        let outcome = TestRunner::new(config).run(&sequences, |steps| {
+            runtime.block_on(play(harness, steps));
+            Ok(())
+        });
+        if let Err(failure) = outcome {
+            panic!("{}: {failure}", harness.name());
+        }
+    });
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Advance(Duration),
+    CreateAccount {
+        uid: &'static str,
+        session: Option<Fresh>,
+    },
+    CreateSession {
+        uid: &'static str,
+        session: Fresh,
+    },
+    Swap {
+        client: ClientId,
+        wrong: Option<Wrong>,
+        ahead: u32,
+        confirmed: u32,
+        hand_out: Option<Renewal>,
+        ip: Option<IpAddr>,
+    },
+    End {
+        uid: &'static str,
+        client: ClientId,
+    },
+    Delete {
+        uid: &'static str,
+    },
+    SetPassword {
+        uid: &'static str,
+        end: EndSessions,
+        hash: u8,
+    },
+    Purge {
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Fresh {
+    client: ClientId,
+    renewal: Renewal,
+    max_devices: u32,
+}
+
+/// How a swap's expectation misses the record.
+#[derive(Debug, Clone, Copy)]
+enum Wrong {
+    Generation,
+    HandedOutAt,
+    NeverHandedOut,
+    Confirmed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => advance().prop_map(Step::Advance),
+        2 => (uid(), proptest::option::of(fresh())).prop_map(|(uid, session)| Step::CreateAccount { uid, session }),
+        4 => (uid(), fresh()).prop_map(|(uid, session)| Step::CreateSession { uid, session }),
+        14 => swap(),
+        1 => (uid(), name()).prop_map(|(uid, client)| Step::End { uid, client }),
+        1 => uid().prop_map(|uid| Step::Delete { uid }),
+        1 => (uid(), end(), any::<u8>()).prop_map(|(uid, end, hash)| Step::SetPassword { uid, end, hash }),
+        1 => (0..4_u32).prop_map(|limit| Step::Purge { limit }),
+    ]
+}
+
+fn advance() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(1), Just(999), Just(1_000), Just(1_001), 0..3_000_u64].prop_map(Duration::from_millis)
+}
+
+fn uid() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(&UIDS[..])
+}
+
+fn name() -> impl Strategy<Value = ClientId> {
+    (0..CLIENTS).prop_map(client)
+}
+
+fn renewal() -> impl Strategy<Value = Renewal> {
+    let spans =
+        || proptest::sample::select(vec![Duration::from_secs(1), Duration::from_secs(2), 14 * DAY, Duration::MAX]);
+    (spans(), spans()).prop_map(|(lifespan, max_lifetime)| Renewal { lifespan, max_lifetime })
+}
+
+fn fresh() -> impl Strategy<Value = Fresh> {
+    (name(), renewal(), 1..4_u32).prop_map(|(client, renewal, max_devices)| Fresh { client, renewal, max_devices })
+}
+
+fn end() -> impl Strategy<Value = EndSessions> {
+    prop_oneof![Just(EndSessions::None), Just(EndSessions::All), name().prop_map(EndSessions::AllBut)]
+}
+
+fn swap() -> impl Strategy<Value = Step> {
+    let wrong =
+        proptest::sample::select(vec![Wrong::Generation, Wrong::HandedOutAt, Wrong::NeverHandedOut, Wrong::Confirmed]);
+    let ip = proptest::option::of(any::<bool>().prop_map(|six| -> IpAddr {
+        if six { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() } else { [192, 0, 2, 1].into() }
+    }));
+    let hand_out = proptest::option::of(renewal());
+    (name(), proptest::option::weighted(0.3, wrong), 0..3_u32, 0..6_u32, hand_out, ip).prop_map(
+        |(client, wrong, ahead, confirmed, hand_out, ip)| Step::Swap { client, wrong, ahead, confirmed, hand_out, ip },
+    )
+}
+
+async fn play(harness: &dyn Harness, steps: Vec<Step>) {
+    let store = super::fresh(harness).await;
+    let mut model = Model {
+        store,
+        accounts: BTreeMap::new(),
+        sessions: BTreeMap::new(),
+        now: Timestamp::from_millis(i64::MIN),
+        last_id: i64::MIN,
+    };
+    for step in steps {
+        if let Step::Advance(by) = step {
+            harness.advance(by).await;
+        } else {
+            model.make(step).await;
+        }
+    }
+    model.compare().await;
+}
+
+/// What the store should hold. Times are taken over from its answers; whether they make sense is checked then.
+struct Model {
+    store: Arc<dyn Store>,
+    accounts: BTreeMap<&'static str, Login>,
+    sessions: BTreeMap<ClientId, SessionEntry>,
+    now: Timestamp,
+    last_id: i64,
+}
+
+impl Model {
+    async fn make(&mut self, step: Step) {
+        match step {
+            Step::Advance(_) => {}
+            Step::CreateAccount { uid, session } => self.create_account(uid, session).await,
+            Step::CreateSession { uid, session } => self.create_session(uid, session).await,
+            Step::Swap { client, wrong, ahead, confirmed, hand_out, ip } => {
+                let base = self.sessions.get(&client).map(|entry| entry.session.version());
+                let expect = expectation(base, wrong);
+                let swap = Swap {
+                    expect,
+                    generation: generation(expect.generation.get() + ahead),
+                    confirmed: generation(confirmed),
+                    hand_out,
+                };
+                self.swap(client, &swap, ip).await;
+            }
+            Step::End { uid, client } => {
+                let account = self.id_of(uid);
+                let theirs = self.sessions.get(&client).is_some_and(|entry| entry.session.account == account);
+                assert_eq!(self.store.end_session(account, client).await.expect("end"), theirs);
+                if theirs {
+                    self.sessions.remove(&client);
+                }
+            }
+            Step::Delete { uid } => {
+                let account = self.id_of(uid);
+                let existed = self.accounts.remove(uid).is_some();
+                assert_eq!(self.store.delete_account(account).await.expect("delete"), existed);
+                self.sessions.retain(|_, entry| entry.session.account != account);
+            }
+            Step::SetPassword { uid, end, hash } => self.set_password(uid, end, hash).await,
+            Step::Purge { limit } => self.purge(limit).await,
+        }
+    }
+
+    async fn create_account(&mut self, uid: &'static str, session: Option<Fresh>) {
+        let new = new_account(uid);
+        let asked = session.clone().map(Fresh::into_new);
+        let answer = self.store.create_account(new.clone(), asked).await;
+        if self.accounts.contains_key(uid) {
+            assert!(matches!(answer, Err(CreateAccountError::Taken)), "{answer:?}");
+            return;
+        }
+        if session.as_ref().is_some_and(|session| self.sessions.contains_key(&session.client)) {
+            assert!(matches!(answer, Err(CreateAccountError::Store(_))), "{answer:?}");
+            return;
+        }
+        let (account, made) = answer.expect("create an account");
+        assert!(account.id.0 > self.last_id, "a number was used again");
+        self.last_id = account.id.0;
+        self.pass(account.created_at);
+        assert_eq!(account.updated_at, account.created_at);
+        if let Some(asked) = &session {
+            let expected = Session::new(asked.client, account.id, account.created_at, asked.renewal);
+            assert_eq!(made.as_ref(), Some(&expected));
+            self.sessions.insert(asked.client, SessionEntry { session: expected, device: Device::default() });
+        }
+        self.accounts.insert(uid, Login { account, password: new.password });
+    }
+
+    async fn create_session(&mut self, uid: &'static str, fresh: Fresh) {
+        let account = self.id_of(uid);
+        let answer = self.store.create_session(account, fresh.clone().into_new()).await;
+        if !self.accounts.contains_key(uid) {
+            assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
+            return;
+        }
+        if self.sessions.contains_key(&fresh.client) {
+            assert!(matches!(answer, Err(CreateSessionError::Store(_))), "{answer:?}");
+            return;
+        }
+        let session = answer.expect("create a session");
+        self.pass(session.created_at);
+        assert_eq!(session, Session::new(fresh.client, account, session.created_at, fresh.renewal));
+
+        // Which of several that were last seen at the same moment end is the store's choice.
+        let mut left = self.listed(account).await;
+        let position = left.iter().position(|entry| entry.session == session).expect("the new one is there");
+        left.remove(position);
+        let mut ended: Vec<_> = self.of(account);
+        ended.retain(|entry| !left.contains(entry));
+        let room = fresh.max_devices as usize - 1;
+        assert_eq!(left.len(), room.min(left.len() + ended.len()));
+        let oldest = left.iter().map(|entry| entry.session.last_seen_at).min();
+        for entry in ended {
+            assert!(oldest.is_none_or(|oldest| entry.session.last_seen_at <= oldest), "a recent one ended");
+            self.sessions.remove(&entry.session.client);
+        }
+        self.sessions.insert(fresh.client, SessionEntry { session, device: Device::default() });
+        assert_eq!(
+            left,
+            self.of(account).into_iter().filter(|entry| entry.session.client != fresh.client).collect::<Vec<_>>()
+        );
+    }
+
+    async fn swap(&mut self, client: ClientId, swap: &Swap, ip: Option<IpAddr>) {
+        let answer = self.store.swap(client, swap, ip).await.expect("swap");
+        let before = self.sessions.get(&client).map(|entry| entry.session.clone());
+        match (before, answer) {
+            (None, answer) => assert_eq!(answer, Swapped::Gone),
+            (Some(session), Swapped::Done(at)) => {
+                self.pass(at);
+                let next = session.swapped(swap, at).expect("the core refuses what the store has made");
+                let entry = self.sessions.get_mut(&client).expect("it was just there");
+                entry.session = next;
+                entry.device.ip = ip.or(entry.device.ip);
+            }
+            (Some(session), answer) => {
+                assert_eq!(session.swapped(swap, self.now), None, "the store refuses what the core makes");
+                assert_eq!(answer, Swapped::Moved(session));
+            }
+        }
+        let found = self.store.find(client).await.expect("find");
+        assert_eq!(found.as_ref().map(|found| &found.session), self.sessions.get(&client).map(|entry| &entry.session));
+        if let Some(found) = found {
+            self.pass(found.now);
+        }
+    }
+
+    async fn set_password(&mut self, uid: &'static str, end: EndSessions, number: u8) {
+        let account = self.id_of(uid);
+        let password = hash(&number.to_string());
+        let done = self.store.set_password(account, password.clone(), end).await.expect("set");
+        assert_eq!(done, self.accounts.contains_key(uid));
+        if !done {
+            return;
+        }
+        self.sessions.retain(|client, entry| {
+            entry.session.account != account
+                || match end {
+                    EndSessions::None => true,
+                    EndSessions::AllBut(kept) => *client == kept,
+                    EndSessions::All => false,
+                }
+        });
+        let found = self.store.find_login("user", "email", uid).await.expect("find").expect("it exists");
+        let known = self.accounts.get_mut(uid).expect("it was just there");
+        assert!(found.account.updated_at >= known.account.updated_at);
+        known.password = password;
+        known.account.updated_at = found.account.updated_at;
+        assert_eq!(&found, known);
+    }
+
+    async fn purge(&mut self, limit: u32) {
+        let before = self.store.sessions(AccountId(0)).await.expect("list").0;
+        let purged = self.store.purge(limit).await.expect("purge");
+        let after = self.store.sessions(AccountId(0)).await.expect("list").0;
+        self.pass(before);
+        self.pass(after);
+        let expired_at = |now| self.sessions.values().filter(|entry| entry.session.expires_at <= now).count() as u64;
+        assert!(purged >= expired_at(before).min(limit.into()) && purged <= expired_at(after).min(limit.into()));
+        let mut gone = Vec::new();
+        for (client, entry) in &self.sessions {
+            if self.store.find(*client).await.expect("find").is_none() {
+                assert!(entry.session.expires_at <= after, "purged too early");
+                gone.push(*client);
+            }
+        }
+        assert_eq!(gone.len() as u64, purged);
+        self.sessions.retain(|client, _| !gone.contains(client));
+    }
+
+    /// Everything, by every way of reading.
+    async fn compare(&mut self) {
+        for uid in UIDS {
+            let login = self.store.find_login("user", "email", uid).await.expect("find");
+            assert_eq!(login.as_ref(), self.accounts.get(uid));
+            let account = self.id_of(uid);
+            assert_eq!(self.listed(account).await, self.of(account));
+        }
+        for number in 0..CLIENTS {
+            let found = self.store.find(client(number)).await.expect("find");
+            let entry = self.sessions.get(&client(number));
+            assert_eq!(found.as_ref().map(|found| &found.session), entry.map(|entry| &entry.session));
+            if let Some(found) = found {
+                self.pass(found.now);
+                assert_eq!(
+                    self.accounts.get(found.account.uid.as_str()).map(|login| &login.account),
+                    Some(&found.account)
+                );
+            }
+        }
+    }
+
+    /// As the store lists them, once their order has been checked; by client.
+    async fn listed(&mut self, account: AccountId) -> Vec<SessionEntry> {
+        let (now, mut entries) = self.store.sessions(account).await.expect("list");
+        self.pass(now);
+        assert!(entries.is_sorted_by(|a, b| a.session.last_seen_at >= b.session.last_seen_at), "{entries:?}");
+        entries.sort_by_key(|entry| entry.session.client);
+        entries
+    }
+
+    /// As the model has them, by client.
+    fn of(&self, account: AccountId) -> Vec<SessionEntry> {
+        self.sessions.values().filter(|entry| entry.session.account == account).cloned().collect()
+    }
+
+    fn id_of(&self, uid: &str) -> AccountId {
+        self.accounts.get(uid).map_or(AccountId(i64::MAX), |login| login.account.id)
+    }
+
+    fn pass(&mut self, now: Timestamp) {
+        assert!(now >= self.now, "time went back from {:?} to {now:?}", self.now);
+        self.now = now;
+    }
+}
+
+impl Fresh {
+    fn into_new(self) -> NewSession {
+        NewSession {
+            client: self.client,
+            renewal: self.renewal,
+            device: Device::default(),
+            max_devices: self.max_devices,
+        }
+    }
+}
+
+fn expectation(current: Option<Version>, wrong: Option<Wrong>) -> Version {
+    let nothing = Version { generation: generation(1), handed_out_at: None, confirmed: generation(0) };
+    let current = current.unwrap_or(nothing);
+    match wrong {
+        None => current,
+        Some(Wrong::Generation) => Version { generation: generation(current.generation.get() + 1), ..current },
+        Some(Wrong::HandedOutAt) => {
+            let other = current.handed_out_at.map_or(1, |at| at.as_millis() + 1);
+            Version { handed_out_at: Some(Timestamp::from_millis(other)), ..current }
+        }
+        // No miss if that is how it is.
+        Some(Wrong::NeverHandedOut) => Version { handed_out_at: None, ..current },
+        Some(Wrong::Confirmed) => Version { confirmed: generation(current.confirmed.get() + 1), ..current },
+    }
+}

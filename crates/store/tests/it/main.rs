@@ -1,0 +1,8 @@
+//! Everything that is checked of the stores from outside.
+
+mod clock;
+mod faulty;
+mod fixture;
+mod sqlite_open;
+mod sqlite_writer;
+mod suite;

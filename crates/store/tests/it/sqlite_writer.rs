@@ -1,0 +1,453 @@
+//! The writer: groups, what they cost, and how it fails and goes on.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use baton_core::error::{CreateAccountError, StoreError};
+use baton_core::ports::{EndSessions, Store};
+use baton_core::session::{AccountId, NewSession, Session, Swap, Swapped};
+use baton_store::clock::ManualClock;
+use baton_store::sqlite::{SqliteOptions, SqliteStats, SqliteStore};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::fixture::{START, client, file, must_open, new_account, new_session, rotation};
+
+struct Bench {
+    _folder: TempDir,
+    path: std::path::PathBuf,
+    clock: Arc<ManualClock>,
+    store: Arc<SqliteStore>,
+    account: AccountId,
+}
+
+/// A store with one account and `sessions` sessions, the first of which is `client(0)`.
+async fn bench(sessions: u8) -> Bench {
+    let (folder, path) = file();
+    let clock = Arc::new(ManualClock::new(START));
+    let options = SqliteOptions { busy_timeout: Duration::from_millis(30), ..SqliteOptions::default() };
+    let store = Arc::new(SqliteStore::open(&path, options, clock.clone()).expect("open"));
+    let (account, _) = store.create_account(new_account("ada"), None).await.expect("make");
+    for number in 0..sessions {
+        store.create_session(account.id, new_session(number)).await.expect("make");
+    }
+    Bench { _folder: folder, path, clock, store, account: account.id }
+}
+
+impl Bench {
+    /// Stops the writer until the answer is used. Whatever is spawned meanwhile waits in the queue, because this runtime has
+    /// one thread and runs the new tasks before the test goes on.
+    async fn hold(&self) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel();
+        let (holding, held) = tokio::sync::oneshot::channel();
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            let wait = move |_: &rusqlite::Connection| {
+                let _ = holding.send(());
+                let _ = released.recv();
+            };
+            store.aside(wait).await
+        });
+        held.await.expect("the writer got there");
+        release
+    }
+
+    fn spawn<T: Send + 'static, F>(&self, work: impl FnOnce(Arc<SqliteStore>) -> F) -> JoinHandle<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        tokio::spawn(work(self.store.clone()))
+    }
+
+    fn spawn_swap(&self, number: u8) -> JoinHandle<Result<Swapped, StoreError>> {
+        self.spawn(async move |store| {
+            let found = store.find(client(number)).await?.expect("it exists");
+            store.swap(client(number), &rotation(&found.session), None).await
+        })
+    }
+
+    async fn swap(&self, number: u8) -> Result<Swapped, StoreError> {
+        let session = self.session(number).await;
+        self.store.swap(client(number), &rotation(&session), None).await
+    }
+
+    async fn session(&self, number: u8) -> Session {
+        self.store.find(client(number)).await.expect("find").expect("it exists").session
+    }
+
+    /// What has been counted since `before`: operations, groups, synced groups, failed groups.
+    fn since(&self, before: SqliteStats) -> [u64; 4] {
+        let now = self.store.stats();
+        [
+            now.operations - before.operations,
+            now.groups - before.groups,
+            now.synced_groups - before.synced_groups,
+            now.failed_groups - before.failed_groups,
+        ]
+    }
+
+    async fn pragma(&self, name: &'static str) -> i64 {
+        let read = move |connection: &rusqlite::Connection| connection.pragma_query_value(None, name, |row| row.get(0));
+        self.store.aside(read).await.expect("the writer runs").expect("read")
+    }
+
+    async fn sql(&self, sql: &'static str) {
+        self.store.aside(move |connection| connection.execute_batch(sql)).await.expect("it runs").expect(sql);
+    }
+}
+
+fn lock(path: &Path) -> rusqlite::Connection {
+    let other = rusqlite::Connection::open(path).expect("open");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("lock");
+    other
+}
+
+fn is_unavailable<T>(answer: &Result<T, StoreError>) -> bool {
+    matches!(answer, Err(StoreError::Unavailable { .. }))
+}
+
+#[tokio::test]
+async fn what_waits_together_is_written_together() {
+    let bench = bench(40).await;
+    let (held, before) = (bench.hold().await, bench.store.stats());
+    let swaps: Vec<_> = (0..40).map(|number| bench.spawn_swap(number)).collect();
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+    for swap in swaps {
+        assert!(matches!(swap.await.expect("joined").expect("swap"), Swapped::Done(_)));
+    }
+    assert_eq!(bench.since(before), [40, 1, 0, 0]);
+    assert_eq!(bench.pragma("synchronous").await, 1, "a group of rotations does not wait for the disk");
+}
+
+#[tokio::test]
+async fn one_durable_operation_makes_its_group_durable() {
+    let bench = bench(10).await;
+    assert_eq!(bench.pragma("synchronous").await, 2, "the sessions were made durably");
+    let (held, before) = (bench.hold().await, bench.store.stats());
+    let first: Vec<_> = (0..5).map(|number| bench.spawn_swap(number)).collect();
+    let account = bench.account;
+    let ending = bench.spawn(async move |store| store.end_session(account, client(9)).await);
+    let second: Vec<_> = (5..9).map(|number| bench.spawn_swap(number)).collect();
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+    for swap in first.into_iter().chain(second) {
+        assert!(matches!(swap.await.expect("joined").expect("swap"), Swapped::Done(_)));
+    }
+    assert!(ending.await.expect("joined").expect("end"));
+    assert_eq!(bench.since(before), [10, 1, 1, 0]);
+    assert_eq!(bench.pragma("synchronous").await, 2);
+
+    let before = bench.store.stats();
+    bench.swap(0).await.expect("swap");
+    assert_eq!(bench.since(before), [1, 1, 0, 0]);
+    assert_eq!(bench.pragma("synchronous").await, 1);
+}
+
+#[tokio::test]
+async fn all_but_swaps_and_checks_wait_for_the_disk() {
+    let bench = bench(3).await;
+    let store = &bench.store;
+    let mut before = store.stats();
+    let mut costs = |what: &str, synced: u64| {
+        assert_eq!(bench.since(before), [1, 1, synced, 0], "{what}");
+        before = store.stats();
+    };
+    store.create_account(new_account("bob"), None).await.expect("make");
+    costs("create_account", 1);
+    store.create_session(bench.account, new_session(7)).await.expect("make");
+    costs("create_session", 1);
+    store.end_session(bench.account, client(7)).await.expect("end");
+    costs("end_session", 1);
+    store.set_password(bench.account, new_account("x").password, EndSessions::All).await.expect("set");
+    costs("set_password", 1);
+    store.purge(1).await.expect("purge");
+    costs("purge", 1);
+    store.bind_keys(&["k".to_owned()]).await.expect("bind");
+    costs("bind_keys", 1);
+    store.delete_account(bench.account).await.expect("delete");
+    costs("delete_account", 1);
+    store.check().await.expect("check");
+    costs("check", 0);
+}
+
+#[tokio::test]
+async fn a_resend_waits_for_the_disk_and_a_rotation_does_not() {
+    let bench = bench(1).await;
+    let mut before = bench.store.stats();
+    let mut swap = async |change: fn(Swap) -> Swap, synced: u64| {
+        let swap = change(rotation(&bench.session(0).await));
+        let answer = bench.store.swap(client(0), &swap, None).await.expect("swap");
+        assert!(matches!(answer, Swapped::Done(_)), "{answer:?}");
+        assert_eq!(bench.since(before), [1, 1, synced, 0], "{swap:?}");
+        before = bench.store.stats();
+    };
+    swap(|rotation| rotation, 0).await;
+    swap(|rotation| Swap { generation: rotation.expect.generation, ..rotation }, 1).await;
+    swap(|rotation| Swap { generation: rotation.expect.generation, hand_out: None, ..rotation }, 0).await;
+}
+
+#[tokio::test]
+async fn a_failing_operation_leaves_its_neighbours_alone() {
+    let bench = bench(3).await;
+    let (held, before) = (bench.hold().await, bench.store.stats());
+    let account = bench.account;
+    let first = bench.spawn_swap(1);
+    let taken = bench.spawn(async |store| store.create_account(new_account("ada"), Some(new_session(50))).await);
+    // Fails at its second statement: the client id is in use.
+    let clash = bench.spawn(async |store| store.create_account(new_account("bob"), Some(new_session(0))).await);
+    let last = bench.spawn_swap(2);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(0)).await);
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+
+    assert!(matches!(first.await.expect("joined").expect("swap"), Swapped::Done(_)));
+    assert!(matches!(taken.await.expect("joined"), Err(CreateAccountError::Taken)));
+    assert!(matches!(clash.await.expect("joined"), Err(CreateAccountError::Store(StoreError::Unavailable { .. }))));
+    assert!(matches!(last.await.expect("joined").expect("swap"), Swapped::Done(_)));
+    assert!(ending.await.expect("joined").expect("end"));
+    assert_eq!(bench.since(before), [5, 1, 1, 0]);
+    assert_eq!(bench.store.find_login("user", "email", "bob").await.expect("find"), None);
+    assert_eq!(bench.store.find(client(50)).await.expect("find"), None);
+    assert_eq!(bench.session(1).await.generation.get(), 2);
+}
+
+#[tokio::test]
+async fn operations_of_a_group_see_each_other() {
+    let bench = bench(1).await;
+    let held = bench.hold().await;
+    let rivals: Vec<_> = (0..3).map(|_| bench.spawn_swap(0)).collect();
+    let account = bench.account;
+    let ending = bench.spawn(async move |store| store.end_session(account, client(0)).await);
+    let late = bench.spawn_swap(0);
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+    let mut answers = Vec::new();
+    for rival in rivals {
+        answers.push(rival.await.expect("joined").expect("swap"));
+    }
+    assert_eq!(answers[0], Swapped::Done(START));
+    for answer in &answers[1..] {
+        assert!(matches!(answer, Swapped::Moved(session) if session.generation.get() == 2), "{answer:?}");
+    }
+    assert!(ending.await.expect("joined").expect("end"));
+    assert_eq!(late.await.expect("joined").expect("swap"), Swapped::Gone);
+}
+
+#[tokio::test]
+async fn reads_go_on_while_the_writer_is_held_up() {
+    let bench = bench(1).await;
+    let held = bench.hold().await;
+    let swap = bench.spawn_swap(0);
+    tokio::task::yield_now().await;
+    assert_eq!(bench.session(0).await.generation.get(), 1);
+    assert_eq!(bench.store.sessions(bench.account).await.expect("list").1.len(), 1);
+    assert!(bench.store.find_login("user", "email", "ada").await.expect("find").is_some());
+    assert!(!swap.is_finished());
+    held.send(()).expect("the writer waits");
+    swap.await.expect("joined").expect("swap");
+    assert_eq!(bench.session(0).await.generation.get(), 2);
+    assert_eq!(bench.store.stats().reads_aside, 0);
+}
+
+#[tokio::test]
+async fn a_locked_file_is_unavailable_until_it_is_not() {
+    let bench = bench(1).await;
+    let other = lock(&bench.path);
+    let before = bench.store.stats();
+    assert!(is_unavailable(&bench.swap(0).await));
+    assert!(is_unavailable(&bench.store.end_session(bench.account, client(0)).await));
+    assert!(is_unavailable(&bench.store.check().await));
+    let made = bench.store.create_account(new_account("bob"), None).await;
+    assert!(matches!(made, Err(CreateAccountError::Store(StoreError::Unavailable { .. }))), "{made:?}");
+    assert_eq!(bench.since(before), [4, 4, 0, 4]);
+    // Who only reads does not notice.
+    assert_eq!(bench.session(0).await.generation.get(), 1);
+
+    other.execute_batch("COMMIT").expect("unlock");
+    bench.store.check().await.expect("check");
+    assert_eq!(bench.swap(0).await.expect("swap"), Swapped::Done(START));
+    bench.store.create_account(new_account("bob"), None).await.expect("make");
+}
+
+#[tokio::test]
+async fn a_short_lock_is_waited_for() {
+    let (_folder, path) = file();
+    let options = SqliteOptions { busy_timeout: Duration::from_secs(30), ..SqliteOptions::default() };
+    let store = Arc::new(SqliteStore::open(&path, options, Arc::new(ManualClock::new(START))).expect("open"));
+    let other = lock(&path);
+    let making = tokio::spawn(async move { store.create_account(new_account("ada"), None).await });
+    tokio::task::yield_now().await;
+    other.execute_batch("COMMIT").expect("unlock");
+    making.await.expect("joined").expect("made");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_until_there_is_room() {
+    let bench = bench(2).await;
+    bench.clock.advance(Duration::from_secs(1));
+    let room = bench.pragma("page_count").await;
+    let limit = move |pages: i64| {
+        move |connection: &rusqlite::Connection| connection.pragma_update(None, "max_page_count", pages)
+    };
+    bench.store.aside(limit(room)).await.expect("it runs").expect("limit");
+
+    // As long as there is room in pages that exist, things may go well; the long profile needs new ones.
+    let mut large = new_account("bob");
+    large.email = "x".repeat(100_000);
+    let (held, before) = (bench.hold().await, bench.store.stats());
+    let swap = bench.spawn_swap(0);
+    let making = bench.spawn({
+        let large = large.clone();
+        async move |store| store.create_account(large, Some(new_session(9))).await
+    });
+    let late = bench.spawn_swap(1);
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+    let error = making.await.expect("joined").expect_err("there is no room");
+    assert!(matches!(error, CreateAccountError::Store(StoreError::Unavailable { .. })), "{error:?}");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("full") && !text.contains("argon2"), "{text}");
+    for (number, answer) in [(0, swap), (1, late)] {
+        // SQLite may give up the transaction or the statement; the answers have to be true in either case.
+        let made = match answer.await.expect("joined") {
+            Ok(Swapped::Done(_)) => 2,
+            answer => {
+                assert!(is_unavailable(&answer), "{answer:?}");
+                1
+            }
+        };
+        assert_eq!(bench.session(number).await.generation.get(), made);
+    }
+    assert_eq!(bench.since(before)[1], 1);
+    assert_eq!(bench.store.find_login("user", "email", "bob").await.expect("find"), None);
+    assert_eq!(bench.store.find(client(9)).await.expect("find"), None);
+
+    // What needs no room still works, and everything does when there is some.
+    let before = bench.session(0).await.generation;
+    bench.swap(0).await.expect("swap");
+    assert!(bench.session(0).await.generation > before);
+    bench.store.aside(limit(1_000_000)).await.expect("it runs").expect("limit");
+    bench.store.create_account(large, Some(new_session(9))).await.expect("made");
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_undoes_the_group() {
+    let bench = bench(2).await;
+    // A debt that only the commit finds unpaid.
+    bench
+        .sql(
+            "CREATE TABLE probe (account INTEGER REFERENCES accounts (id) DEFERRABLE INITIALLY DEFERRED);
+             CREATE TEMP TRIGGER unpaid AFTER INSERT ON accounts BEGIN INSERT INTO probe VALUES (-1); END;",
+        )
+        .await;
+    let (held, before) = (bench.hold().await, bench.store.stats());
+    let account = bench.account;
+    let swap = bench.spawn_swap(0);
+    let making = bench.spawn(async |store| store.create_account(new_account("bob"), None).await);
+    let taken = bench.spawn(async |store| store.create_account(new_account("bob"), None).await);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(1)).await);
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+
+    assert!(is_unavailable(&swap.await.expect("joined")));
+    for answer in [making, taken] {
+        // Nor is it taken: whose account would that be?
+        let answer = answer.await.expect("joined");
+        assert!(matches!(answer, Err(CreateAccountError::Store(StoreError::Unavailable { .. }))), "{answer:?}");
+    }
+    assert!(is_unavailable(&ending.await.expect("joined")));
+    assert_eq!(bench.since(before), [4, 1, 0, 1]);
+    assert_eq!(bench.session(0).await.generation.get(), 1);
+    assert_eq!(bench.session(1).await.generation.get(), 1);
+
+    bench.sql("DROP TRIGGER unpaid").await;
+    bench.swap(0).await.expect("it goes on");
+    bench.store.create_account(new_account("bob"), None).await.expect("made");
+}
+
+#[tokio::test]
+async fn without_its_thread_the_store_is_unavailable() {
+    let bench = bench(1).await;
+    let held = bench.hold().await;
+    let dying = bench.spawn(async |store| store.aside(|_| panic!("told to")).await);
+    let waiting = bench.spawn_swap(0);
+    tokio::task::yield_now().await;
+    held.send(()).expect("the writer waits");
+    assert!(dying.await.expect("joined").is_err());
+    // It was in the queue: nobody can say.
+    let answer = waiting.await.expect("joined");
+    assert!(matches!(answer, Err(StoreError::Uncertain { .. } | StoreError::Unavailable { .. })), "{answer:?}");
+
+    assert!(is_unavailable(&bench.swap(0).await));
+    assert!(is_unavailable(&bench.store.check().await));
+    assert!(is_unavailable(&bench.store.close().await));
+    assert_eq!(bench.session(0).await.generation.get(), 1);
+    // Another one on the same file is not concerned.
+    let second = must_open(&bench.path, bench.clock.clone());
+    assert!(second.end_session(bench.account, client(0)).await.expect("end"));
+}
+
+#[tokio::test]
+async fn a_caller_who_gives_up_harms_nobody() {
+    let bench = bench(2).await;
+    let held = bench.hold().await;
+    let impatient = bench.spawn_swap(0);
+    let patient = bench.spawn_swap(1);
+    tokio::task::yield_now().await;
+    impatient.abort();
+    assert!(impatient.await.is_err());
+    held.send(()).expect("the writer waits");
+    patient.await.expect("joined").expect("swap");
+    // It had been asked for, and nobody took it back.
+    assert_eq!(bench.session(0).await.generation.get(), 2);
+}
+
+#[tokio::test]
+async fn callers_wait_for_room_in_the_queue() {
+    let (_folder, path) = file();
+    let options = SqliteOptions { queue: 1, readers: 0, ..SqliteOptions::default() };
+    let store = Arc::new(SqliteStore::open(&path, options, Arc::new(ManualClock::new(START))).expect("open"));
+    let (account, _) = store.create_account(new_account("ada"), None).await.expect("make");
+    let making: Vec<_> = (0..20)
+        .map(|number| {
+            let store = store.clone();
+            let new = NewSession { max_devices: 1_000, ..new_session(number) };
+            tokio::spawn(async move { store.create_session(account.id, new).await })
+        })
+        .collect();
+    for session in making {
+        session.await.expect("joined").expect("made");
+    }
+    assert_eq!(store.sessions(account.id).await.expect("list").1.len(), 20);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+    let bench = bench(2).await;
+    bench.sql("UPDATE sessions SET generation = -1 WHERE client = zeroblob(16)").await;
+    let answer = bench.store.find(client(0)).await;
+    assert!(matches!(answer, Err(StoreError::Unusable { .. })), "{answer:?}");
+    let answer = bench.store.sessions(bench.account).await;
+    assert!(matches!(answer, Err(StoreError::Unusable { .. })), "{answer:?}");
+    assert!(bench.store.find(client(1)).await.expect("find").is_some());
+    bench.sql("UPDATE sessions SET generation = 1, ip = 'nowhere' WHERE client = zeroblob(16)").await;
+    let answer = bench.store.sessions(bench.account).await;
+    assert!(matches!(answer, Err(StoreError::Unusable { .. })), "{answer:?}");
+}
+
+#[tokio::test]
+async fn sessions_need_their_account_in_the_file_too() {
+    let bench = bench(2).await;
+    assert_eq!(bench.pragma("foreign_keys").await, 1);
+    bench.sql("DELETE FROM accounts").await;
+    assert_eq!(bench.store.find(client(0)).await.expect("find"), None);
+    let left: i64 = bench
+        .store
+        .aside(|connection| connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0)))
+        .await
+        .expect("it runs")
+        .expect("count");
+    assert_eq!(left, 0);
+}
