@@ -97,7 +97,7 @@ async fn server(flags: u8) -> (Arc<ManualClock>, Auth, Router) {
         password: HASH.clone(),
     };
     let device = Device::default();
-    let session = NewSession { client: CLIENT, renewal: rules.renewal(), device, max_devices: 10 };
+    let session = NewSession { client: CLIENT, renewal: rules.renewal(), device, max_devices: 10, if_password: None };
     store.create_account(account, Some(session)).await.expect("an empty store");
 
     let settings = Settings { rules, ..Settings::default() };

@@ -50,9 +50,26 @@ pub enum CreateAccountError {
 /// Why a session was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateSessionError {
-    /// The account is gone: deleted between the password check and now.
-    #[error("the account no longer exists")]
+    /// The account is gone, or has another password than the one that was checked.
+    #[error("the account is gone or its password was changed")]
     NoAccount,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an account was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateAccountError {
+    /// There is no such account (any more).
+    #[error("there is no such account")]
+    Gone,
+    /// Its password is not the one that was checked (any more).
+    #[error("the password was changed meanwhile")]
+    Overtaken,
+    /// The realm already has an account with the new uid.
+    #[error("an account with this uid exists")]
+    Taken,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

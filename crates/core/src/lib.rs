@@ -23,7 +23,7 @@ pub mod wire;
 
 pub use clock::{Clock, Timestamp};
 pub use decide::{BatchResponse, OnReuse, Plan, Rejection, Reply, Rules, Verdict, complete, decide};
-pub use error::{CreateAccountError, CreateSessionError, StoreError};
+pub use error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
 pub use ports::{Random, Store};
 pub use session::{Account, AccountId, Session, Swap, Swapped};
 pub use token::{ClientId, Generation, Genuine, Key, KeyRing, Token};

@@ -3,8 +3,10 @@
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::error::{CreateAccountError, CreateSessionError, StoreError};
-use crate::session::{Account, AccountId, Device, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use crate::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+use crate::session::{
+    Account, AccountId, AccountUpdate, Device, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped,
+};
 use crate::token::ClientId;
 
 /// Where accounts and sessions live.
@@ -56,11 +58,11 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError>;
 
-    /// Sets the password hash and ends sessions in the same step. False if there is no such account.
+    /// Changes an account and ends sessions, all of it or nothing; the account as it is then.
     ///
     /// # Errors
-    /// [`StoreError`].
-    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError>;
+    /// [`UpdateAccountError`]: the account is gone, its password was changed meanwhile, or the new uid is taken.
+    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError>;
 
     /// Removes the account and all its sessions. False if there was none.
     ///
@@ -71,7 +73,7 @@ pub trait Store: Send + Sync {
     /// Adds a session and ends the least recently used ones beyond [`NewSession::max_devices`], never the new one.
     ///
     /// # Errors
-    /// [`CreateSessionError::NoAccount`] if the account is gone.
+    /// [`CreateSessionError::NoAccount`] if the account is gone, or [`NewSession::if_password`] is not its password any more.
     async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError>;
 
     /// Ends a session of this account. False if it has no such session (any more).
@@ -133,17 +135,6 @@ pub struct SessionEntry {
     pub session: Session,
     /// Where it comes from.
     pub device: Device,
-}
-
-/// Which sessions a password change ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndSessions {
-    /// None, as when only the hash's parameters change.
-    None,
-    /// All but the one that made the change (ASVS 7.4.3).
-    AllBut(ClientId),
-    /// All.
-    All,
 }
 
 /// A store's answer to [`Store::bind_keys`].

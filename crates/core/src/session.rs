@@ -241,6 +241,38 @@ pub struct NewSession {
     pub device: Device,
     /// How many sessions the account may have, this one counted; at least 1. The least recently used ones beyond it end.
     pub max_devices: u32,
+    /// It is opened only if the account's password hash still is this one: a sign-in with the old password that was checked
+    /// just before a password change must not outlive it. `None`: whatever the password.
+    pub if_password: Option<PasswordHash>,
+}
+
+/// A change of an account. What is `None` stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct AccountUpdate {
+    /// See [`Account::uid`].
+    pub uid: Option<String>,
+    /// See [`Account::email`].
+    pub email: Option<String>,
+    /// See [`Account::profile`].
+    pub profile: Option<Profile>,
+    /// Hash of a new password. Setting one clears [`Account::allow_password_change`].
+    pub password: Option<PasswordHash>,
+    /// The change is made only if the password hash still is this one.
+    pub if_password: Option<PasswordHash>,
+    /// Sessions that end with the change, in the same step.
+    pub end: EndSessions,
+}
+
+/// Which sessions a change of an account ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EndSessions {
+    /// None.
+    #[default]
+    None,
+    /// All but the one that made the change (ASVS 7.4.3).
+    AllBut(ClientId),
+    /// All.
+    All,
 }
 
 /// Where a session comes from, for the list of devices.

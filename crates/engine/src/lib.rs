@@ -155,6 +155,7 @@ impl Engine {
             renewal: self.settings.rules.renewal(),
             device,
             max_devices: self.settings.max_number_of_devices,
+            if_password: None,
         })
     }
 

@@ -1,7 +1,6 @@
 //! E-mail and password for a session.
 
-use baton_core::ports::EndSessions;
-use baton_core::session::{Device, PasswordHash};
+use baton_core::session::{AccountUpdate, Device, NewSession, PasswordHash};
 use baton_core::{AccountId, CreateSessionError, StoreError};
 use secrecy::SecretString;
 
@@ -39,7 +38,8 @@ impl Engine {
             return Err(SignInError::BadCredentials);
         };
         let account = login.account;
-        let session = match self.store.create_session(account.id, self.new_session(device)?).await {
+        let session = NewSession { if_password: Some(login.password.clone()), ..self.new_session(device)? };
+        let session = match self.store.create_session(account.id, session).await {
             Ok(session) => session,
             Err(CreateSessionError::NoAccount) => return Err(SignInError::BadCredentials),
             Err(CreateSessionError::Store(error)) => return Err(error.into()),
@@ -56,7 +56,9 @@ impl Engine {
         }
         let upgraded = match self.passwords.hash(password).await {
             Ok(hash) => {
-                self.store.set_password(account, hash, EndSessions::None).await.map_err(|error| error.to_string())
+                let update =
+                    AccountUpdate { password: Some(hash), if_password: Some(old.clone()), ..Default::default() };
+                self.store.update_account(account, update).await.map(drop).map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use baton_core::clock::Timestamp;
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError};
-use baton_core::ports::{EndSessions, Found, KeyBinding, Login, SessionEntry, Store};
-use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -25,7 +25,7 @@ pub enum Operation {
     Swap,
     CreateAccount,
     FindLogin,
-    SetPassword,
+    UpdateAccount,
     DeleteAccount,
     CreateSession,
     EndSession,
@@ -240,8 +240,8 @@ impl Store for FaultyStore {
         self.through(Operation::FindLogin, self.inner.find_login(realm, provider, uid)).await
     }
 
-    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError> {
-        self.through(Operation::SetPassword, self.inner.set_password(account, hash, end)).await
+    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
+        self.through(Operation::UpdateAccount, self.inner.update_account(account, update)).await
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use baton_core::error::CreateAccountError;
-use baton_core::ports::EndSessions;
-use baton_core::session::{AccountId, NewAccount, Profile};
+use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::session::{Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Profile};
 
 use super::{Harness, account, client, fresh, hash, new_account, new_session, signed_in, stored};
 
@@ -141,23 +140,87 @@ pub async fn odd_strings_survive(harness: &dyn Harness) {
     }
 }
 
-/// The hash changes, and with it `updated_at`.
-pub async fn a_new_password_takes_the_old_ones_place(harness: &dyn Harness) {
+/// What is given changes, and with it `updated_at`; the rest stays.
+pub async fn an_update_changes_what_it_names(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let before = account(&*store, "ada").await;
     let other = account(&*store, "bob").await;
     harness.advance(Duration::from_secs(1)).await;
-    assert!(store.set_password(before.id, hash("new"), EndSessions::None).await.expect("set"));
-
+    let update = AccountUpdate { password: Some(hash("new")), ..AccountUpdate::default() };
+    let after = store.update_account(before.id, update).await.expect("update");
+    assert!(after.updated_at > before.updated_at);
+    assert_eq!(after, Account { updated_at: after.updated_at, ..before.clone() });
     let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
-    assert_eq!(login.password.expose(), hash("new").expose());
-    assert!(login.account.updated_at > before.updated_at);
-    assert_eq!(login.account.created_at, before.created_at);
+    assert_eq!((login.account, login.password.expose()), (after.clone(), hash("new").expose()));
+
+    let profile = Profile::from_stored(r#"{"name":"Ada"}"#.to_owned());
+    let update = AccountUpdate {
+        uid: Some("ada@new".to_owned()),
+        email: Some("ada@new.test".to_owned()),
+        profile: Some(profile.clone()),
+        ..AccountUpdate::default()
+    };
+    let renamed = store.update_account(before.id, update).await.expect("update");
+    let expected = Account {
+        uid: "ada@new".to_owned(),
+        email: "ada@new.test".to_owned(),
+        profile,
+        updated_at: renamed.updated_at,
+        ..after
+    };
+    assert_eq!(renamed, expected);
+    assert_eq!(store.find_login("user", "email", "ada").await.expect("find"), None, "the old name is free");
+    let login = store.find_login("user", "email", "ada@new").await.expect("find").expect("it exists");
+    assert_eq!((login.account, login.password.expose()), (renamed, hash("new").expose()));
     let login = store.find_login("user", "email", "bob").await.expect("find").expect("it exists");
     assert_eq!((login.account, login.password.expose()), (other, hash("bob").expose()));
 
     let nobody = AccountId(before.id.0 + 1_000);
-    assert!(!store.set_password(nobody, hash("new"), EndSessions::All).await.expect("set"));
+    let answer = store.update_account(nobody, AccountUpdate::default()).await;
+    assert!(matches!(answer, Err(UpdateAccountError::Gone)), "{answer:?}");
+}
+
+/// A name of another account, or a password that is not the one that was checked: nothing changes, no session ends.
+pub async fn an_update_that_is_refused_leaves_everything(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (before, session) = signed_in(&*store, "ada", 1).await;
+    account(&*store, "bob").await;
+    let update = AccountUpdate {
+        profile: Some(Profile::from_stored("{}".to_owned())),
+        password: Some(hash("new")),
+        end: EndSessions::All,
+        ..AccountUpdate::default()
+    };
+    let taken = AccountUpdate { uid: Some("bob".to_owned()), ..update.clone() };
+    let answer = store.update_account(before.id, taken).await;
+    assert!(matches!(answer, Err(UpdateAccountError::Taken)), "{answer:?}");
+    let overtaken = AccountUpdate { if_password: Some(hash("old")), ..update.clone() };
+    let answer = store.update_account(before.id, overtaken).await;
+    assert!(matches!(answer, Err(UpdateAccountError::Overtaken)), "{answer:?}");
+
+    let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
+    assert_eq!((&login.account, login.password.expose()), (&before, hash("ada").expose()));
+    assert_eq!(stored(&*store, client(1)).await, Some(session));
+
+    // Its own name is not taken, and the password is the one that was checked.
+    let own = AccountUpdate { uid: Some("ada".to_owned()), if_password: Some(hash("ada")), ..update };
+    store.update_account(before.id, own).await.expect("update");
+    assert_eq!(stored(&*store, client(1)).await, None);
+}
+
+/// A session that was asked for with the old password is not opened.
+pub async fn a_session_needs_the_password_that_was_checked(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let account = account(&*store, "ada").await;
+    let with = |number, text| NewSession { if_password: Some(hash(text)), ..new_session(number) };
+    store.create_session(account.id, with(1, "ada")).await.expect("create");
+    store.update_account(account.id, new_password(EndSessions::All)).await.expect("update");
+    let answer = store.create_session(account.id, with(2, "ada")).await;
+    assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
+    store.create_session(account.id, with(3, "new")).await.expect("create");
+    store.create_session(account.id, new_session(4)).await.expect("create");
+    let (_, entries) = store.sessions(account.id).await.expect("list");
+    assert_eq!(entries.len(), 2);
 }
 
 /// None, all but one, all; and never those of another account.
@@ -182,11 +245,11 @@ pub async fn a_new_password_ends_the_sessions_it_is_told_to(harness: &dyn Harnes
         (EndSessions::AllBut(client(9)), vec![]),
     ];
     for (end, expected) in cases {
-        assert!(store.set_password(account.id, hash("new"), end).await.expect("set"));
+        store.update_account(account.id, new_password(end)).await.expect("update");
         assert_eq!(left().await, expected, "{end:?}");
     }
     store.create_session(account.id, new_session(4)).await.expect("create");
-    assert!(store.set_password(account.id, hash("new"), EndSessions::All).await.expect("set"));
+    store.update_account(account.id, new_password(EndSessions::All)).await.expect("update");
     assert_eq!(left().await, []);
     assert_eq!(stored(&*store, client(4)).await, None);
     assert_eq!(stored(&*store, client(9)).await, Some(others));
@@ -220,4 +283,8 @@ pub async fn the_number_of_an_account_is_not_used_again(harness: &dyn Harness) {
         last = account.id;
         assert!(store.delete_account(account.id).await.expect("delete"));
     }
+}
+
+fn new_password(end: EndSessions) -> AccountUpdate {
+    AccountUpdate { password: Some(hash("new")), end, ..AccountUpdate::default() }
 }

@@ -81,7 +81,9 @@ macro_rules! conformance {
             accounts: taken_leaves_nothing_behind
             accounts: an_account_is_made_with_its_session_or_not_at_all
             accounts: odd_strings_survive
-            accounts: a_new_password_takes_the_old_ones_place
+            accounts: an_update_changes_what_it_names
+            accounts: an_update_that_is_refused_leaves_everything
+            accounts: a_session_needs_the_password_that_was_checked
             accounts: a_new_password_ends_the_sessions_it_is_told_to
             accounts: a_deleted_account_takes_its_sessions_along
             accounts: the_number_of_an_account_is_not_used_again
@@ -163,7 +165,13 @@ fn new_account(uid: &str) -> NewAccount {
 }
 
 fn new_session(number: u64) -> NewSession {
-    NewSession { client: client(number), renewal: RENEWAL, device: Device::default(), max_devices: 10 }
+    NewSession {
+        client: client(number),
+        renewal: RENEWAL,
+        device: Device::default(),
+        max_devices: 10,
+        if_password: None,
+    }
 }
 
 async fn account(store: &dyn Store, uid: &str) -> Account {

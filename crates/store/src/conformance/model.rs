@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use baton_core::Store;
 use baton_core::clock::Timestamp;
-use baton_core::error::{CreateAccountError, CreateSessionError};
-use baton_core::ports::{EndSessions, Login, SessionEntry};
-use baton_core::session::{AccountId, Device, NewSession, Renewal, Session, Swap, Swapped, Version};
+use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::ports::{Login, SessionEntry};
+use baton_core::session::{
+    AccountId, AccountUpdate, Device, EndSessions, NewSession, Renewal, Session, Swap, Swapped, Version,
+};
 use baton_core::token::ClientId;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -67,10 +69,11 @@ enum Step {
     Delete {
         uid: &'static str,
     },
-    SetPassword {
+    Update {
         uid: &'static str,
         end: EndSessions,
         hash: u8,
+        checked: bool,
     },
     Purge {
         limit: u32,
@@ -101,7 +104,8 @@ fn step() -> impl Strategy<Value = Step> {
         14 => swap(),
         1 => (uid(), name()).prop_map(|(uid, client)| Step::End { uid, client }),
         1 => uid().prop_map(|uid| Step::Delete { uid }),
-        1 => (uid(), end(), any::<u8>()).prop_map(|(uid, end, hash)| Step::SetPassword { uid, end, hash }),
+        1 => (uid(), end(), any::<u8>(), any::<bool>())
+            .prop_map(|(uid, end, hash, checked)| Step::Update { uid, end, hash, checked }),
         1 => (0..4_u32).prop_map(|limit| Step::Purge { limit }),
     ]
 }
@@ -203,7 +207,7 @@ impl Model {
                 assert_eq!(self.store.delete_account(account).await.expect("delete"), existed);
                 self.sessions.retain(|_, entry| entry.session.account != account);
             }
-            Step::SetPassword { uid, end, hash } => self.set_password(uid, end, hash).await,
+            Step::Update { uid, end, hash, checked } => self.update(uid, end, hash, checked).await,
             Step::Purge { limit } => self.purge(limit).await,
         }
     }
@@ -292,14 +296,31 @@ impl Model {
         }
     }
 
-    async fn set_password(&mut self, uid: &'static str, end: EndSessions, number: u8) {
+    async fn update(&mut self, uid: &'static str, end: EndSessions, number: u8, checked: bool) {
         let account = self.id_of(uid);
         let password = hash(&number.to_string());
-        let done = self.store.set_password(account, password.clone(), end).await.expect("set");
-        assert_eq!(done, self.accounts.contains_key(uid));
-        if !done {
+        // The one that it was made with, which it may have any more or not.
+        let if_password = checked.then(|| hash(uid));
+        let update = AccountUpdate {
+            password: Some(password.clone()),
+            if_password: if_password.clone(),
+            end,
+            ..Default::default()
+        };
+        let answer = self.store.update_account(account, update).await;
+        let Some(known) = self.accounts.get_mut(uid) else {
+            assert!(matches!(answer, Err(UpdateAccountError::Gone)), "{answer:?}");
+            return;
+        };
+        if if_password.is_some_and(|checked| checked != known.password) {
+            assert!(matches!(answer, Err(UpdateAccountError::Overtaken)), "{answer:?}");
             return;
         }
+        let updated = answer.expect("update");
+        assert!(updated.updated_at >= known.account.updated_at);
+        known.password = password;
+        known.account.updated_at = updated.updated_at;
+        assert_eq!(updated, known.account);
         self.sessions.retain(|client, entry| {
             entry.session.account != account
                 || match end {
@@ -308,12 +329,6 @@ impl Model {
                     EndSessions::All => false,
                 }
         });
-        let found = self.store.find_login("user", "email", uid).await.expect("find").expect("it exists");
-        let known = self.accounts.get_mut(uid).expect("it was just there");
-        assert!(found.account.updated_at >= known.account.updated_at);
-        known.password = password;
-        known.account.updated_at = found.account.updated_at;
-        assert_eq!(&found, known);
     }
 
     async fn purge(&mut self, limit: u32) {
@@ -388,6 +403,7 @@ impl Fresh {
             renewal: self.renewal,
             device: Device::default(),
             max_devices: self.max_devices,
+            if_password: None,
         }
     }
 }

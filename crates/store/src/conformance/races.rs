@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::Store;
-use baton_core::error::{CreateAccountError, CreateSessionError};
-use baton_core::ports::EndSessions;
-use baton_core::session::{Swap, Swapped};
+use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::session::{AccountUpdate, Swap, Swapped};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -135,6 +134,7 @@ pub async fn nothing_is_left_of_an_account_deleted_meanwhile(harness: &dyn Harne
     let (owner, session) = signed_in(&*nodes[0], "ada", 1_000).await;
     let deletions = race(&nodes, |node, rival| {
         let session = session.clone();
+        let new_password = AccountUpdate { password: Some(hash("new")), ..AccountUpdate::default() };
         async move {
             match rival % 4 {
                 0 => return u32::from(node.delete_account(owner.id).await.expect("delete")),
@@ -143,7 +143,10 @@ pub async fn nothing_is_left_of_an_account_deleted_meanwhile(harness: &dyn Harne
                     Err(error) => panic!("{error}"),
                 },
                 2 => drop(node.swap(session.client, &rotation(&session), None).await.expect("swap")),
-                _ => drop(node.set_password(owner.id, hash("new"), EndSessions::None).await.expect("set")),
+                _ => match node.update_account(owner.id, new_password.clone()).await {
+                    Ok(_) | Err(UpdateAccountError::Gone) => {}
+                    Err(error) => panic!("{error}"),
+                },
             }
             0
         }

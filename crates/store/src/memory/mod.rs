@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use baton_core::clock::{Clock, Timestamp};
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError};
-use baton_core::ports::{EndSessions, Found, KeyBinding, Login, SessionEntry, Store};
-use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::session::{
+    Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Session, Swap, Swapped,
+};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 
@@ -108,21 +110,41 @@ impl Store for MemoryStore {
         Ok(tables.logins.get(&name).and_then(|id| tables.accounts.get(id)).cloned())
     }
 
-    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError> {
+    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
-        let Some(login) = tables.accounts.get_mut(&account) else { return Ok(false) };
-        login.password = hash;
-        login.account.updated_at = login.account.updated_at.max(now);
+        let Some(login) = tables.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
+        if update.if_password.is_some_and(|checked| checked != login.password) {
+            return Err(UpdateAccountError::Overtaken);
+        }
+        let mut changed = login.clone();
+        if let Some(uid) = update.uid {
+            let name = |uid: &str| (changed.account.realm.clone(), changed.account.provider.clone(), uid.to_owned());
+            let (old, new) = (name(&changed.account.uid), name(&uid));
+            if tables.logins.get(&new).is_some_and(|owner| *owner != account) {
+                return Err(UpdateAccountError::Taken);
+            }
+            tables.logins.remove(&old);
+            tables.logins.insert(new, account);
+            changed.account.uid = uid;
+        }
+        if let Some(password) = update.password {
+            changed.password = password;
+            changed.account.allow_password_change = false;
+        }
+        changed.account.email = update.email.unwrap_or(changed.account.email);
+        changed.account.profile = update.profile.unwrap_or(changed.account.profile);
+        changed.account.updated_at = changed.account.updated_at.max(now);
+        tables.accounts.insert(account, changed.clone());
         tables.sessions.retain(|client, entry| {
             entry.session.account != account
-                || match end {
+                || match update.end {
                     EndSessions::None => true,
                     EndSessions::AllBut(kept) => *client == kept,
                     EndSessions::All => false,
                 }
         });
-        Ok(true)
+        Ok(changed.account)
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
@@ -135,7 +157,8 @@ impl Store for MemoryStore {
     async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
-        if !tables.accounts.contains_key(&account) {
+        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
+        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
             return Err(CreateSessionError::NoAccount);
         }
         tables.must_be_free(session.client)?;

@@ -29,14 +29,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use baton_core::clock::{Clock, Timestamp};
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError};
-use baton_core::ports::{EndSessions, Found, KeyBinding, Login, SessionEntry, Store};
-use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 
 pub use error::SqliteError;
 
 use crate::time::StoreTime;
+use ops::Unchanged;
 use readers::Readers;
 use writer::{Durability, Writer};
 
@@ -203,10 +204,15 @@ impl Store for SqliteStore {
         self.readers.read("find a login", move |connection| rows::find_login(connection, &name)).await
     }
 
-    async fn set_password(&self, account: AccountId, hash: PasswordHash, end: EndSessions) -> Result<bool, StoreError> {
+    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
         self.writer
-            .run("set a password", Durability::Durable, move |tx| ops::set_password(tx, account, &hash, end))
-            .await
+            .run("update an account", Durability::Durable, move |tx| ops::update_account(tx, account, &update))
+            .await?
+            .map_err(|unchanged| match unchanged {
+                Unchanged::Gone => UpdateAccountError::Gone,
+                Unchanged::Overtaken => UpdateAccountError::Overtaken,
+                Unchanged::Taken => UpdateAccountError::Taken,
+            })
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {

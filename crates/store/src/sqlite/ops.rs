@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::net::IpAddr;
 
 use baton_core::clock::{Timestamp, millis};
-use baton_core::ports::{EndSessions, KeyBinding};
-use baton_core::session::{Account, AccountId, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped};
+use baton_core::ports::KeyBinding;
+use baton_core::session::{
+    Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, PasswordHash, Profile, Session, Swap,
+    Swapped,
+};
 use baton_core::token::ClientId;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::rows;
 use crate::time::StoreTime;
@@ -128,19 +131,46 @@ pub(super) fn create_account(
     Ok(Some((account, session)))
 }
 
-/// False if there is no such account.
-pub(super) fn set_password(
+/// Why an account is left as it is.
+pub(super) enum Unchanged {
+    Gone,
+    Overtaken,
+    Taken,
+}
+
+pub(super) fn update_account(
     tx: &Tx<'_>,
     account: AccountId,
-    hash: &PasswordHash,
-    end: EndSessions,
-) -> rusqlite::Result<bool> {
+    update: &AccountUpdate,
+) -> rusqlite::Result<Result<Account, Unchanged>> {
+    let Some(password) = password_of(tx, account)? else { return Ok(Err(Unchanged::Gone)) };
+    if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
+        return Ok(Err(Unchanged::Overtaken));
+    }
     let now = tx.time.now().as_millis();
     let made = tx.execute(
-        "UPDATE accounts SET password = ?2, updated_at = max(updated_at, ?3) WHERE id = ?1",
-        params![account.0, hash.expose(), now],
+        "UPDATE OR IGNORE accounts SET
+             uid = coalesce(?2, uid),
+             email = coalesce(?3, email),
+             profile = coalesce(?4, profile),
+             password = coalesce(?5, password),
+             allow_password_change = allow_password_change AND ?5 IS NULL,
+             updated_at = max(updated_at, ?6)
+         WHERE id = ?1",
+        params![
+            account.0,
+            update.uid,
+            update.email,
+            update.profile.as_ref().map(Profile::as_json),
+            update.password.as_ref().map(PasswordHash::expose),
+            now,
+        ],
     )?;
-    match end {
+    if made == 0 {
+        // It exists, so it was the name.
+        return Ok(Err(Unchanged::Taken));
+    }
+    match update.end {
         EndSessions::None => {}
         EndSessions::AllBut(kept) => {
             tx.execute(
@@ -152,7 +182,15 @@ pub(super) fn set_password(
             tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
         }
     }
-    Ok(made == 1)
+    rows::account(tx.connection, account).map(Ok)
+}
+
+/// `None` if there is no such account.
+fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<PasswordHash>> {
+    tx.connection
+        .prepare_cached("SELECT password FROM accounts WHERE id = ?1")?
+        .query_row([account.0], |row| row.get(0).map(PasswordHash::new))
+        .optional()
 }
 
 /// False if there is no such account.
@@ -161,10 +199,10 @@ pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId) -> rusqlite::Resul
     Ok(tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1)
 }
 
-/// `None` if there is no such account.
+/// `None` if there is no such account, or its password is not the one that was checked.
 pub(super) fn create_session(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Option<Session>> {
-    let exists = tx.connection.prepare_cached("SELECT 1 FROM accounts WHERE id = ?1")?.exists([account.0])?;
-    if !exists {
+    let Some(password) = password_of(tx, account)? else { return Ok(None) };
+    if new.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(None);
     }
     let session = insert_session(tx, account, new, tx.time.now())?;

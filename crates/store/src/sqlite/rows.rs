@@ -38,6 +38,7 @@ const FIND_LOGIN: &str = concat!(
     account_columns!(),
     ", a.password FROM accounts a WHERE a.realm = ?1 AND a.provider = ?2 AND a.uid = ?3"
 );
+const ACCOUNT: &str = concat!("SELECT ", account_columns!(), " FROM accounts a WHERE a.id = ?1");
 const SESSIONS_OF: &str = concat!(
     "SELECT ",
     session_columns!(),
@@ -67,6 +68,11 @@ pub(super) fn find_login(connection: &Connection, name: &[String; 3]) -> rusqlit
             Ok(Login { account: account_at(row, 0)?, password })
         })
         .optional()
+}
+
+/// An account that exists.
+pub(super) fn account(connection: &Connection, account: AccountId) -> rusqlite::Result<Account> {
+    connection.prepare_cached(ACCOUNT)?.query_row([account.0], |row| account_at(row, 0))
 }
 
 /// The sessions of an account, most recently used first.

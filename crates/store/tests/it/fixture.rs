@@ -46,7 +46,13 @@ pub(crate) fn new_account(uid: &str) -> NewAccount {
 }
 
 pub(crate) fn new_session(number: u8) -> NewSession {
-    NewSession { client: client(number), renewal: RENEWAL, device: Device::default(), max_devices: 100 }
+    NewSession {
+        client: client(number),
+        renewal: RENEWAL,
+        device: Device::default(),
+        max_devices: 100,
+        if_password: None,
+    }
 }
 
 pub(crate) fn rotation(session: &Session) -> Swap {

@@ -5,7 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use baton_core::error::{CreateAccountError, StoreError};
-use baton_core::ports::{EndSessions, Store};
+use baton_core::ports::Store;
+use baton_core::session::AccountUpdate;
 use baton_core::session::{AccountId, NewSession, Session, Swap, Swapped};
 use baton_store::clock::ManualClock;
 use baton_store::sqlite::{SqliteOptions, SqliteStats, SqliteStore};
@@ -160,8 +161,9 @@ async fn all_but_swaps_and_checks_wait_for_the_disk() {
     costs("create_session", 1);
     store.end_session(bench.account, client(7)).await.expect("end");
     costs("end_session", 1);
-    store.set_password(bench.account, new_account("x").password, EndSessions::All).await.expect("set");
-    costs("set_password", 1);
+    let update = AccountUpdate { password: Some(new_account("x").password), ..AccountUpdate::default() };
+    store.update_account(bench.account, update).await.expect("update");
+    costs("update_account", 1);
     store.purge(1).await.expect("purge");
     costs("purge", 1);
     store.bind_keys(&["k".to_owned()]).await.expect("bind");
