@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use baton_core::wire::Presented;
-use baton_engine::{Attempt, AuthenticateError, Grant, Refusal};
+use baton_engine::{Attempt, AuthenticateError, Grant, Handover, Refusal};
 use bytes::Bytes;
 use http::header::ORIGIN;
 use http::{Method, Request, Response};
@@ -92,6 +92,10 @@ impl Denial {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settled;
 
+/// On a response: the account's uid has changed to this one.
+#[derive(Debug, Clone)]
+pub(crate) struct Renamed(pub(crate) String);
+
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for AuthService<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
@@ -141,9 +145,14 @@ where
                 && rotates
                 && response.extensions_mut().insert(Settled).is_none()
             {
-                let handover = auth.engine().complete(grant).await;
+                let mut handover = auth.engine().complete(grant).await;
                 let client = grant.session().client.to_string();
-                let owner = Owner { client: &client, uid: &grant.account().uid, by_cookie };
+                let renamed = response.extensions_mut().remove::<Renamed>();
+                if let (Some(Renamed(uid)), Handover::Token(credentials)) = (&renamed, &mut handover) {
+                    credentials.uid.clone_from(uid);
+                }
+                let uid = renamed.as_ref().map_or(&grant.account().uid, |Renamed(uid)| uid);
+                let owner = Owner { client: &client, uid, by_cookie };
                 credentials::write(&auth, response.headers_mut(), &handover, &owner);
             }
             if from_page {

@@ -34,12 +34,14 @@
 //! - Put the layer **outside** a CORS layer of your own that lists exposed headers, or use [`Auth::cors`]: tower-http's layer
 //!   replaces what an inner layer exposed.
 //! - A response that carries a token is `Cache-Control: no-store`, whatever the handler said.
-//! - The device's address is the peer's ([`axum::extract::ConnectInfo`]) unless an outer layer sets [`ClientAddr`].
+//! - The client's address is the peer's ([`axum::extract::ConnectInfo`]) unless an outer layer sets [`ClientAddr`]. Behind a
+//!   proxy that is the proxy's, and [`RateLimits`] would take all clients for one; with neither, no address is limited.
 
 mod cookie;
 mod credentials;
 mod extract;
 mod layer;
+mod limits;
 mod origins;
 mod problem;
 mod routes;
@@ -55,6 +57,7 @@ use http::header::InvalidHeaderName;
 pub use cookie::{CookieSettings, SameSite};
 pub use extract::CurrentUser;
 pub use layer::{AuthLayer, AuthService};
+pub use limits::{Quota, Quotas, RateLimits, Scopes};
 pub use origins::{InvalidOrigin, Origins};
 pub use problem::{Problem, Shape};
 pub use routes::auth_routes;
@@ -75,6 +78,8 @@ pub struct HttpSettings {
     pub credentials_in_params: bool,
     /// Pages of which origins may call: for CORS and for the check of cookie requests.
     pub origins: Origins,
+    /// How often the ready-made routes may be tried. `None`, the default, does not limit them.
+    pub rate_limits: Option<RateLimits>,
 }
 
 /// Why [`HttpSettings`] cannot be used.
@@ -110,6 +115,7 @@ struct Inner {
     settings: HttpSettings,
     headers: credentials::Names,
     csrf: origins::CrossSiteCheck,
+    limits: limits::Limits,
 }
 
 impl Auth {
@@ -123,7 +129,8 @@ impl Auth {
             cookie.check().map_err(HttpSettingsError::Cookie)?;
         }
         let csrf = origins::CrossSiteCheck::new(&settings.origins)?;
-        Ok(Self(Arc::new(Inner { engine, settings, headers, csrf })))
+        let limits = limits::Limits::new(settings.rate_limits.as_ref());
+        Ok(Self(Arc::new(Inner { engine, settings, headers, csrf, limits })))
     }
 
     /// The use cases below.

@@ -5,13 +5,14 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use tower_http::csrf::CsrfLayer;
 
 use crate::Auth;
+use crate::problem::{RATELIMIT, RATELIMIT_POLICY};
 
 /// Origins whose pages may call, besides the server's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,12 +66,15 @@ fn is_localhost(origin: &str) -> bool {
 
 pub(crate) fn cors(auth: &Auth) -> CorsLayer {
     let origins = auth.settings().origins.clone();
+    // A page that is told to wait has to be able to see for how long.
+    let waits = [RETRY_AFTER, RATELIMIT, RATELIMIT_POLICY];
+    let exposed: Vec<HeaderName> = auth.header_names().iter().cloned().chain(waits).collect();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| origins.allow(origin)))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         // The origin is on the list: what its pages send is their affair, and clients add headers of their own.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(auth.header_names().clone())
+        .expose_headers(exposed)
         .allow_credentials(auth.settings().cookie.is_some())
         .max_age(Duration::from_secs(60 * 60))
 }

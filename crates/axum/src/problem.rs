@@ -3,15 +3,20 @@
 //! Bodies have the gem's shapes, because front ends read `errors` from them, and a stable `code` besides.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::IntoResponse;
 use baton_core::wire::Code;
 use baton_engine::{FieldFaults, PasswordError, Refusal, RegisterError, SignInError};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+
+use crate::limits::Limited;
 
 /// Which of the gem's error bodies a front end expects at this place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +99,28 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, shape, message).with(RETRY_AFTER, "2")
     }
 
-    /// Fields of a form are missing or wrong. `data` is the record as it was sent, which front ends put back into the form.
+    /// Too many attempts. The fields are those of draft-ietf-httpapi-ratelimit-headers-10; `t` is the time of `Retry-After`.
+    pub(crate) fn rate_limited(limited: &Limited, shape: Shape) -> Self {
+        let Limited { policy, quota, wait } = limited;
+        let seconds = rounded_up(*wait).max(1);
+        let message = format!("Too many attempts. Try again in {seconds} s.");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, shape, message)
+            .with(ACCESS_CONTROL_EXPOSE_HEADERS, "retry-after, ratelimit, ratelimit-policy");
+        for (name, value) in [
+            (RETRY_AFTER, seconds.to_string()),
+            (RATELIMIT_POLICY, format!("\"{policy}\";q={};w={}", quota.burst, rounded_up(quota.period))),
+            (RATELIMIT, format!("\"{policy}\";r=0;t={seconds}")),
+        ] {
+            // Digits and a name of ours; this cannot fail.
+            problem.headers.extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
+        }
+        problem
+    }
+
+    /// Fields of a form are missing or wrong. `data` is the record as it was sent, which front ends put back into the form of
+    /// a registration.
     #[must_use]
-    pub fn invalid_fields(faults: &FieldFaults, data: Value) -> Self {
+    pub fn invalid_fields(faults: &FieldFaults, data: Option<Value>) -> Self {
         let mut errors = serde_json::Map::new();
         let mut full = Vec::new();
         for (field, fault) in faults.iter() {
@@ -106,7 +130,10 @@ impl Problem {
             }
         }
         errors.insert("full_messages".into(), Value::Array(full));
-        let body = json!({ "status": "error", "data": data, "errors": errors, "code": Code::Invalid.as_str() });
+        let mut body = json!({ "status": "error", "errors": errors, "code": Code::Invalid.as_str() });
+        if let (Some(data), Value::Object(fields)) = (data, &mut body) {
+            fields.insert("data".into(), data);
+        }
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, body, headers: Vec::new() }
     }
 
@@ -132,7 +159,7 @@ impl Problem {
     #[must_use]
     pub fn register(error: &RegisterError, data: Value) -> Self {
         match error {
-            RegisterError::Invalid(faults) => Self::invalid_fields(faults, data),
+            RegisterError::Invalid(faults) => Self::invalid_fields(faults, Some(data)),
             RegisterError::Password(error) => Self::password(error, Shape::Status),
             RegisterError::Store(error) => Self::store(error, Shape::Status),
         }
@@ -145,7 +172,9 @@ impl Problem {
         Self::unavailable(shape)
     }
 
-    fn password(error: &PasswordError, shape: Shape) -> Self {
+    /// A password could not be hashed or checked; the cause goes to the log.
+    #[must_use]
+    pub fn password(error: &PasswordError, shape: Shape) -> Self {
         tracing::error!(%error, "could not hash a password");
         Self::unavailable(shape)
     }
@@ -168,6 +197,14 @@ impl Problem {
         }
         response
     }
+}
+
+pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Whole seconds: whoever waits that long has waited long enough.
+fn rounded_up(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 /// What the gem sends, character for character: some front ends look at it.

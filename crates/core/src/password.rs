@@ -27,6 +27,15 @@ pub enum PasswordFault {
     /// More characters than this.
     #[error("is too long (maximum is {0} characters)")]
     TooLong(usize),
+    /// It is on a list of those that are tried first.
+    #[error("is too common")]
+    Common,
+    /// It is the e-mail address or taken from the profile.
+    #[error("must not be taken from the e-mail address or the profile")]
+    Personal,
+    /// Its score is too low.
+    #[error("is too easy to guess")]
+    Guessable,
 }
 
 impl PasswordPolicy {

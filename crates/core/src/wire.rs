@@ -210,6 +210,8 @@ pub enum Code {
     NotFound,
     /// The address does not take this method.
     MethodNotAllowed,
+    /// Too many attempts from this address or at this account; try again after `Retry-After`.
+    RateLimited,
     /// The store is away or overloaded; try again, and keep the credentials.
     Unavailable,
 }
@@ -231,6 +233,7 @@ impl Code {
             Self::TooLarge => "too_large",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
         }
     }

@@ -6,11 +6,14 @@
 
 mod authenticate;
 mod complete;
+mod devise;
 mod passwords;
 mod random;
 mod register;
 mod sessions;
 mod sign_in;
+mod strength;
+mod update;
 
 use std::sync::Arc;
 
@@ -28,6 +31,8 @@ pub use register::{FieldFaults, RegisterError, Registration};
 pub use secrecy::SecretString;
 pub use sessions::SessionView;
 pub use sign_in::SignInError;
+pub use strength::{Blocklist, BlocklistError, PasswordStrength};
+pub use update::{AccountChange, CurrentPassword, UpdateError};
 
 use passwords::Passwords;
 
@@ -42,8 +47,16 @@ pub struct Settings {
     pub max_number_of_devices: u32,
     /// Bounds on a new password.
     pub password_policy: PasswordPolicy,
+    /// How hard a new password has to be to guess.
+    pub password_strength: PasswordStrength,
     /// Cost of a password hash.
     pub hashing: Hashing,
+    /// What Devise was told to append to each password (`config.pepper`); empty if nothing. Only hashes of bcrypt have it.
+    pub bcrypt_pepper: SecretString,
+    /// Which changes of an account take the current password.
+    pub check_current_password_before_update: CurrentPassword,
+    /// Whether a new password ends the account's other sessions (ASVS 7.4.3); the one that changed it goes on.
+    pub remove_tokens_after_password_reset: bool,
     /// Names of the profile fields that a registration may set; unknown ones are dropped.
     pub profile_fields: Vec<String>,
 }
@@ -55,7 +68,11 @@ impl Default for Settings {
             realm: "user".into(),
             max_number_of_devices: 10,
             password_policy: PasswordPolicy::default(),
+            password_strength: PasswordStrength::default(),
             hashing: Hashing::default(),
+            bcrypt_pepper: SecretString::default(),
+            check_current_password_before_update: CurrentPassword::default(),
+            remove_tokens_after_password_reset: true,
             profile_fields: ["name", "nickname", "image"].map(str::to_owned).into(),
         }
     }
@@ -110,7 +127,7 @@ impl Engine {
         random: Arc<dyn Random>,
         settings: Settings,
     ) -> Result<Self, EngineError> {
-        let passwords = Passwords::new(&settings.hashing, Arc::clone(&random))?;
+        let passwords = Passwords::new(&settings.hashing, settings.bcrypt_pepper.clone(), Arc::clone(&random))?;
         match store.bind_keys(&keys.fingerprints()).await? {
             KeyBinding::Bound => Ok(Self { store, keys, random, passwords, settings }),
             KeyBinding::Foreign => Err(EngineError::ForeignKeys),

@@ -11,6 +11,8 @@ use baton_core::session::PasswordHash;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;
 
+use crate::devise;
+
 /// Cost of a password hash. The defaults are OWASP's minimum for argon2id; lower ones are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hashing {
@@ -73,12 +75,18 @@ pub(crate) struct Passwords {
     in_line: Arc<AtomicUsize>,
     capacity: usize,
     random: Arc<dyn Random>,
+    /// What Devise appended to each password; empty if nothing.
+    bcrypt_pepper: SecretString,
     /// What the password of an unknown account is checked against, so that it takes as long as that of a known one.
     nobody: PasswordHash,
 }
 
 impl Passwords {
-    pub(crate) fn new(hashing: &Hashing, random: Arc<dyn Random>) -> Result<Self, HashingError> {
+    pub(crate) fn new(
+        hashing: &Hashing,
+        bcrypt_pepper: SecretString,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, HashingError> {
         let Hashing { memory_kib, iterations, parallelism, concurrent, waiting } = *hashing;
         if memory_kib < 19 * 1024 || iterations < 2 || parallelism < 1 || concurrent < 1 {
             return Err(HashingError::TooWeak);
@@ -97,6 +105,7 @@ impl Passwords {
             in_line: Arc::new(AtomicUsize::new(0)),
             capacity: concurrent.saturating_add(waiting),
             random,
+            bcrypt_pepper,
             nobody,
         })
     }
@@ -106,7 +115,7 @@ impl Passwords {
         let mut salt = [0; 16];
         self.random.fill(&mut salt).map_err(|error| PasswordError::Failed(error.to_string()))?;
         let argon2 = self.argon2.clone();
-        self.in_turn(move || {
+        self.compute(move || {
             let hash: Phc = argon2
                 .hash_password_with_salt(password.expose_secret().as_bytes(), &salt)
                 .map_err(|error| PasswordError::Failed(error.to_string()))?;
@@ -115,7 +124,8 @@ impl Passwords {
         .await
     }
 
-    /// Whether `password` is the one of `hash`; `None` stands for an account that does not exist and costs the same.
+    /// Whether `password` is the one of `hash`; `None` stands for an account that does not exist and costs the same as one
+    /// with a hash of ours. (One of Devise takes its own time until it has been upgraded.)
     pub(crate) async fn verify(
         &self,
         password: SecretString,
@@ -124,7 +134,11 @@ impl Passwords {
         let known = hash.is_some();
         let hash = hash.unwrap_or(&self.nobody).clone();
         let argon2 = self.argon2.clone();
-        self.in_turn(move || {
+        let pepper = self.bcrypt_pepper.clone();
+        self.compute(move || {
+            if devise::is_bcrypt(hash.expose()) {
+                return devise::verify(password.expose_secret(), pepper.expose_secret(), hash.expose());
+            }
             let phc = Phc::new(hash.expose()).map_err(|error| PasswordError::Failed(error.to_string()))?;
             match argon2.verify_password(password.expose_secret().as_bytes(), &phc) {
                 Ok(()) => Ok(known),
@@ -135,8 +149,11 @@ impl Passwords {
         .await
     }
 
-    /// Whether `hash` was made with other costs than new ones are.
+    /// Whether `hash` was made with other costs than new ones are, or by Devise.
     pub(crate) fn is_outdated(&self, hash: &PasswordHash) -> bool {
+        if devise::is_bcrypt(hash.expose()) {
+            return true;
+        }
         let made_with = Phc::new(hash.expose()).ok().and_then(|phc| Params::try_from(&phc).ok());
         let wanted = self.argon2.params();
         !made_with.is_some_and(|params| {
@@ -148,19 +165,30 @@ impl Passwords {
         HashingLoad { computed: self.computed.load(Ordering::Relaxed), in_line: self.in_line.load(Ordering::Acquire) }
     }
 
-    async fn in_turn<T: Send + 'static>(
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let computed = Arc::clone(&self.computed);
+        self.in_turn(move || {
+            let result = work();
+            computed.fetch_add(1, Ordering::Relaxed);
+            result
+        })
+        .await
+    }
+
+    /// Does costly work on a password off the async threads, as soon as fewer than the configured number are at it.
+    pub(crate) async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let place = Place::take(&self.in_line, self.capacity).ok_or(PasswordError::Overloaded)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
-        let computed = Arc::clone(&self.computed);
         tokio::task::spawn_blocking(move || {
             // Held by the work itself: a client that hangs up does not make room for another one while it still runs.
             let _held = (place, turn);
-            let result = work();
-            computed.fetch_add(1, Ordering::Relaxed);
-            result
+            work()
         })
         .await
         .map_err(|error| PasswordError::Failed(error.to_string()))?

@@ -28,7 +28,7 @@ pub struct Registration {
 pub struct FieldFaults(Vec<(String, String)>);
 
 impl FieldFaults {
-    fn add(&mut self, field: &str, fault: impl ToString) {
+    pub(crate) fn add(&mut self, field: &str, fault: impl ToString) {
         self.0.push((field.to_owned(), fault.to_string()));
     }
 
@@ -36,6 +36,12 @@ impl FieldFaults {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether anything is wrong with this field.
+    #[must_use]
+    pub fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|(faulty, _)| faulty == field)
     }
 
     /// Field and what is wrong with it.
@@ -70,6 +76,7 @@ impl Engine {
         check_email(&email, &mut faults);
         let password = form.password.unwrap_or_default();
         self.check_password(&password, form.password_confirmation.as_ref(), &mut faults);
+        self.check_strength(&password, &email, &form.profile, &mut faults).await?;
         let profile = self.profile(form.profile, &mut faults);
         if !faults.is_empty() {
             return Err(RegisterError::Invalid(faults));
@@ -100,7 +107,12 @@ impl Engine {
         }
     }
 
-    fn check_password(&self, password: &SecretString, again: Option<&SecretString>, faults: &mut FieldFaults) {
+    pub(crate) fn check_password(
+        &self,
+        password: &SecretString,
+        again: Option<&SecretString>,
+        faults: &mut FieldFaults,
+    ) {
         let password = password.expose_secret();
         if let Err(fault) = self.settings.password_policy.check(password) {
             faults.add("password", fault);
@@ -110,13 +122,22 @@ impl Engine {
         }
     }
 
-    fn profile(&self, mut given: Map<String, Value>, faults: &mut FieldFaults) -> Profile {
+    fn profile(&self, given: Map<String, Value>, faults: &mut FieldFaults) -> Profile {
+        let mut fields: Map<_, _> =
+            self.settings.profile_fields.iter().map(|name| (name.clone(), Value::Null)).collect();
+        fields.extend(self.profile_fields(given, faults));
+        Profile::from_fields(&fields)
+    }
+
+    /// Those of the given fields that are declared, in the form in which they are kept.
+    pub(crate) fn profile_fields(&self, mut given: Map<String, Value>, faults: &mut FieldFaults) -> Map<String, Value> {
         let mut fields = Map::new();
         for name in &self.settings.profile_fields {
+            let Some(value) = given.remove(name) else { continue };
             // As in the gem, a scalar is taken as text and anything nested is as good as absent.
-            let text = match given.remove(name) {
-                Some(Value::String(text)) => Some(text),
-                Some(scalar @ (Value::Number(_) | Value::Bool(_))) => Some(scalar.to_string()),
+            let text = match value {
+                Value::String(text) => Some(text),
+                scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
                 _ => None,
             };
             if text.as_ref().is_some_and(|text| text.chars().count() > MAX_PROFILE_CHARS) {
@@ -124,7 +145,7 @@ impl Engine {
             }
             fields.insert(name.clone(), text.map_or(Value::Null, Value::String));
         }
-        Profile::from_fields(&fields)
+        fields
     }
 }
 
@@ -138,7 +159,7 @@ pub(crate) fn normalize_email(typed: &str) -> String {
 
 const MAX_PROFILE_CHARS: usize = 255;
 
-fn check_email(email: &str, faults: &mut FieldFaults) {
+pub(crate) fn check_email(email: &str, faults: &mut FieldFaults) {
     if email.is_empty() {
         faults.add("email", PasswordFault::Blank);
         return;

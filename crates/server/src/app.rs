@@ -17,11 +17,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::access_log::{self, RequestIds};
+use crate::client_addr::{self, Proxies};
 use crate::config::{Config, ServerConfig};
 use crate::start::Routes;
 use crate::{demo, health};
 
-/// Everything that answers, from the outside in: access log, CORS, panics, limits on bodies, routes.
+/// Everything that answers, from the outside in: the client's address, access log, CORS, panics, limits on bodies, routes.
 pub(crate) fn router(auth: &Auth, config: &Config, routes: Routes, address: SocketAddr, ids: RequestIds) -> Router {
     let mut app = auth_routes(&config.mount, auth).merge(health::routes(auth));
     if routes == Routes::WithDemo {
@@ -31,6 +32,7 @@ pub(crate) fn router(auth: &Auth, config: &Config, routes: Routes, address: Sock
 }
 
 fn around(routes: Router, auth: &Auth, config: &ServerConfig, ids: RequestIds) -> Router {
+    let proxies = Proxies::new(config.trusted_proxies.clone());
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -39,6 +41,7 @@ fn around(routes: Router, auth: &Auth, config: &ServerConfig, ids: RequestIds) -
         .layer(CatchPanicLayer::custom(panicked))
         .layer(auth.cors())
         .layer(from_fn_with_state(ids, access_log::log))
+        .layer(from_fn_with_state(proxies, client_addr::set))
 }
 
 async fn not_found(uri: Uri) -> Problem {

@@ -151,6 +151,8 @@ fn sources_of_dev(dev: &Dev) -> Sources {
             ("store.url", format!("sqlite:{dir}/baton.db")),
             ("keys.file", format!("{dir}/secret.key")),
             ("server.allowed_localhost_origins", "true".into()),
+            ("rate_limits.enabled", "false".into()),
+            ("password.min_score", "0".into()),
         ],
         flags: dev.listen.iter().map(|listen| ("--listen", "server.listen", listen.clone())).collect(),
         set: dev.set.clone(),

@@ -6,6 +6,7 @@
 mod access_log;
 mod app;
 pub mod cli;
+mod client_addr;
 pub mod config;
 mod demo;
 mod first_bytes;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use baton_axum::{Auth, HttpSettingsError};
+use baton_axum::{Auth, HttpSettingsError, RateLimits};
 use baton_core::{Clock, KeyRing, StoreError};
 use baton_engine::{Engine, EngineError, OsRandom};
 use baton_store::sqlite::SqliteStore;
@@ -79,6 +79,8 @@ pub async fn start(
     let listener = TcpListener::bind(wanted).await.map_err(|error| StartError::Listen(wanted, error))?;
     let address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
 
+    let mut http = config.http.clone();
+    http.rate_limits = config.rate_limits.map(|quotas| RateLimits { quotas, clock: Arc::clone(&clock) });
     let store = open(config, clock).await?;
     let random = Arc::new(OsRandom);
     let ids = RequestIds::new(&OsRandom)?;
@@ -88,7 +90,7 @@ pub async fn start(
             EngineError::Store(error) => StartError::Store(error),
             error @ EngineError::Hashing(_) => StartError::Engine(error),
         })?;
-    let auth = Auth::new(engine, config.http.clone())?;
+    let auth = Auth::new(engine, http)?;
 
     let app = app::router(&auth, config, routes, address, ids);
     let (stop, stopped) = oneshot::channel();

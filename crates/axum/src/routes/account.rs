@@ -1,16 +1,18 @@
-//! `POST /auth` and `DELETE /auth`.
+//! `POST`, `PUT`, `PATCH` and `DELETE /auth`.
 
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Response;
 use baton_core::wire::Code;
-use baton_engine::Registration;
+use baton_engine::{AccountChange, Registration, UpdateError};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::{From, body, gone, signed_in, signed_out, user_or_not_found};
 use crate::Auth;
+use crate::layer::Renamed;
+use crate::limits::Kind;
 use crate::problem::{Problem, Shape};
 
 /// Registers an account and signs it in.
@@ -19,11 +21,11 @@ pub(super) async fn register(
     From(device): From,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let profile_fields = &auth.engine().settings().profile_fields;
-    let known = ["email", "password", "password_confirmation"].into_iter();
-    if !known.chain(profile_fields.iter().map(String::as_str)).any(|name| fields.has(name)) {
-        let message = "The request body holds none of the fields of a registration.";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, Shape::Status, message));
+    auth.0.limits.count_address(Kind::Register, device.ip, Shape::Status)?;
+    has_any_field(&auth, &fields)?;
+    if let Some(email) = fields.text("email") {
+        // Every attempt counts: each may tell whether the address is taken.
+        let _counted = auth.0.limits.count_account(Kind::Register, email, Shape::Status)?;
     }
     let form = Registration {
         email: fields.text("email").map(str::to_owned),
@@ -32,15 +34,15 @@ pub(super) async fn register(
         profile: fields.as_map().clone(),
     };
     let registered = auth.engine().register(form, device).await;
-    let registered = registered.map_err(|error| Problem::register(&error, unsaved(&fields, profile_fields)))?;
+    let registered = registered.map_err(|error| Problem::register(&error, unsaved(&auth, &fields)))?;
     let response = body::ok(&json!({ "status": "success", "data": body::user_with_times(&registered.account) }));
     Ok(signed_in(&auth, registered, response))
 }
 
 /// The account as it was asked for, for the form that is to be corrected.
-fn unsaved(fields: &Fields, profile_fields: &[String]) -> Value {
+fn unsaved(auth: &Auth, fields: &Fields) -> Value {
     let mut user = Map::new();
-    for name in profile_fields {
+    for name in &auth.engine().settings().profile_fields {
         user.insert(name.clone(), fields.text(name).into());
     }
     let email = fields.text("email").map(|email| email.trim().to_lowercase());
@@ -56,6 +58,56 @@ fn unsaved(fields: &Fields, profile_fields: &[String]) -> Value {
         user.insert(name.into(), value);
     }
     Value::Object(user)
+}
+
+/// Changes the account that is signed in, or its password.
+pub(super) async fn update(State(auth): State<Auth>, parts: Parts, fields: Fields) -> Result<Response, Problem> {
+    const NOBODY: &str = "There is no account to change: nobody is signed in.";
+    let user = user_or_not_found(&parts, Shape::Status, NOBODY)?;
+    has_any_field(&auth, &fields)?;
+    let change = AccountChange {
+        email: fields.text("email").map(str::to_owned),
+        password: fields.secret("password"),
+        password_confirmation: fields.secret("password_confirmation"),
+        current_password: fields.secret("current_password"),
+        profile: fields.as_map().clone(),
+    };
+    // A session that was left open is no place to guess the password from: it is the sign-in's limit.
+    let guess = match &change.current_password {
+        Some(_) => Some(auth.0.limits.count_account(Kind::SignIn, &user.uid, Shape::Status)?),
+        None => None,
+    };
+    let result = auth.engine().update_account(&user.0, change).await;
+    let wrong = matches!(&result, Err(UpdateError::Invalid(faults)) if faults.has("current_password"));
+    if let Some(guess) = guess
+        && !wrong
+    {
+        guess.take_back();
+    }
+    match result {
+        Ok(account) => {
+            let body = json!({ "status": "success", "data": body::user_with_times(&account) });
+            let mut response = body::ok(&body);
+            // The headers of this very response have to tell the client under which uid to come back.
+            response.extensions_mut().insert(Renamed(account.uid));
+            Ok(response)
+        }
+        Err(UpdateError::Invalid(faults)) => Err(Problem::invalid_fields(&faults, None)),
+        Err(UpdateError::Gone) => Err(gone(Shape::Status, NOBODY)),
+        Err(UpdateError::Password(error)) => Err(Problem::password(&error, Shape::Status)),
+        Err(UpdateError::Store(error)) => Err(Problem::store(&error, Shape::Status)),
+    }
+}
+
+/// Neither a registration nor a change is a request without one of its fields.
+fn has_any_field(auth: &Auth, fields: &Fields) -> Result<(), Problem> {
+    let known = ["email", "password", "password_confirmation"].into_iter();
+    let declared = auth.engine().settings().profile_fields.iter().map(String::as_str);
+    if known.chain(declared).any(|name| fields.has(name)) {
+        return Ok(());
+    }
+    let message = "The request body holds none of the fields of an account.";
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, Shape::Status, message))
 }
 
 /// Deletes the account that is signed in.

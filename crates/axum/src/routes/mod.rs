@@ -14,7 +14,7 @@ use axum::extract::{FromRequestParts, OriginalUri, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use baton_core::wire::Code;
 use baton_engine::{Handover, SignedIn};
 use http::{Method, StatusCode};
@@ -30,6 +30,7 @@ use crate::{Auth, origins};
 /// | | |
 /// | --- | --- |
 /// | `POST /auth` | register |
+/// | `PUT`, `PATCH /auth` | change the account or its password |
 /// | `DELETE /auth` | delete the account |
 /// | `POST /auth/sign_in` | e-mail and password for a session |
 /// | `DELETE /auth/sign_out` | end the session |
@@ -52,7 +53,7 @@ where
         .route("/sign_in", post(sign_in::sign_in))
         .layer(from_fn_with_state(auth.clone(), same_site));
     let signed_in = Router::new()
-        .route("/", delete(account::delete))
+        .route("/", put(account::update).patch(account::update).delete(account::delete))
         .route("/sign_out", delete(sign_out::sign_out))
         .route("/validate_token", get(validate::validate))
         .route("/sessions", get(sessions::list))

@@ -475,10 +475,9 @@ fn other_methods_are_405_with_allow() {
         ("/auth/validate_token", Method::POST, "GET,HEAD"),
         ("/auth/sessions", Method::DELETE, "GET,HEAD"),
         ("/auth/sessions/x", Method::GET, "DELETE"),
-        ("/auth", Method::GET, "POST,DELETE"),
-        ("/auth/", Method::GET, "POST,DELETE"),
-        ("/auth.json", Method::HEAD, "POST,DELETE"),
-        ("/auth", Method::PUT, "POST,DELETE"),
+        ("/auth", Method::GET, "POST,PUT,PATCH,DELETE"),
+        ("/auth/", Method::GET, "POST,PUT,PATCH,DELETE"),
+        ("/auth.json", Method::HEAD, "POST,PUT,PATCH,DELETE"),
     ] {
         let answer = app.request(wrong.clone(), path).held(&held).send();
         assert_eq!(answer.status, 405, "{wrong} {path}");

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use baton_axum::{Auth, CurrentUser, HttpSettings, auth_routes};
 use baton_core::{ClientId, Generation, Key, KeyRing, Store, Timestamp};
-use baton_engine::{Engine, OsRandom, Settings};
+use baton_engine::{Engine, OsRandom, PasswordStrength, Settings};
 use baton_store::clock::ManualClock;
 use baton_store::faulty::FaultyStore;
 use baton_store::memory::MemoryStore;
@@ -114,6 +114,9 @@ impl TestApp {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let gate = Gate::new();
+        // The passwords of these tests are chosen for their characters.
+        let password_strength = PasswordStrength { min_score: 0, ..settings.password_strength };
+        let settings = Settings { password_strength, ..settings };
         let (addr, auth) = runtime.block_on(async {
             let engine = Engine::open(store, keys(), Arc::new(OsRandom), settings).await.expect("an engine");
             let auth = Auth::new(engine, http).expect("HTTP settings");
@@ -133,8 +136,12 @@ impl TestApp {
 
     /// Waits until `n` more requests stand at the gate.
     pub fn await_at_gate(&self, n: u32) {
-        let arrived = self.gate.arrived.acquire_many(n);
-        self.runtime.as_ref().expect("still running").block_on(arrived).expect("the gate is never closed").forget();
+        self.block_on(self.gate.arrived.acquire_many(n)).expect("the gate is never closed").forget();
+    }
+
+    /// Waits for something on the server's runtime.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().expect("still running").block_on(future)
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -1,3 +1,5 @@
 //! The use cases, where they are better looked at below HTTP.
 
+mod devise;
 mod passwords;
+mod strength;

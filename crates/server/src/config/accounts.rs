@@ -1,7 +1,9 @@
 //! Accounts, their passwords, and where their routes are.
 
+use std::fs::File;
+
 use baton_core::password::PasswordPolicy;
-use baton_engine::{Hashing, Settings};
+use baton_engine::{Blocklist, BlocklistError, CurrentPassword, Hashing, PasswordStrength, SecretString, Settings};
 
 use super::reader::Reader;
 use super::rotation;
@@ -27,7 +29,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         realm: realm(reader),
         max_number_of_devices: reader.number("max_number_of_devices", 1..=100_000),
         password_policy: policy(reader),
+        password_strength: strength(reader),
         hashing: hashing(reader),
+        bcrypt_pepper: bcrypt_pepper(reader),
+        check_current_password_before_update: check_current_password(reader),
+        remove_tokens_after_password_reset: reader.flag("remove_tokens_after_password_reset"),
         profile_fields: profile_fields(reader),
     }
 }
@@ -47,6 +53,20 @@ pub(super) fn mount(reader: &mut Reader<'_>) -> String {
         reader.refuse(KEY, "/demo, /healthz and /readyz are taken");
     }
     mount
+}
+
+fn check_current_password(reader: &mut Reader<'_>) -> CurrentPassword {
+    const KEY: &str = "check_current_password_before_update";
+    // As the gem writes it.
+    if reader.is_false(KEY) {
+        return CurrentPassword::Never;
+    }
+    let words = [
+        ("password", CurrentPassword::Password),
+        ("attributes", CurrentPassword::Attributes),
+        ("never", CurrentPassword::Never),
+    ];
+    reader.choice(KEY, words)
 }
 
 fn realm(reader: &mut Reader<'_>) -> String {
@@ -87,6 +107,30 @@ fn policy(reader: &mut Reader<'_>) -> PasswordPolicy {
 
 fn length(reader: &mut Reader<'_>, key: &str) -> usize {
     usize::from(reader.number::<u16>(key, 1..=4096))
+}
+
+fn strength(reader: &mut Reader<'_>) -> PasswordStrength {
+    const LIST: &str = "password.blocklist_file";
+    let min_score = reader.number("password.min_score", 0..=4);
+    let path = reader.text(LIST);
+    let list = match &*path {
+        "" => Ok(Blocklist::default()),
+        path => File::open(path).map_err(BlocklistError::from).and_then(Blocklist::read),
+    };
+    let blocklist = list.unwrap_or_else(|error| {
+        reader.refuse(LIST, error);
+        Blocklist::default()
+    });
+    PasswordStrength { min_score, blocklist }
+}
+
+/// What no complaint and no `Debug` may show.
+pub(super) const PEPPER: &str = "password.bcrypt_pepper";
+
+fn bcrypt_pepper(reader: &mut Reader<'_>) -> SecretString {
+    let pepper = reader.secret(PEPPER);
+    // As Devise has it (`pepper.present?`), where a template left nothing but white space.
+    if pepper.trim().is_empty() { SecretString::default() } else { pepper.into() }
 }
 
 fn hashing(reader: &mut Reader<'_>) -> Hashing {

@@ -10,15 +10,17 @@ mod keys;
 mod log;
 mod modes;
 mod problem;
+mod rate_limits;
 mod reader;
 mod rotation;
 mod server;
 mod store;
 mod values;
 
-use baton_axum::HttpSettings;
+use baton_axum::{HttpSettings, Quotas};
 use baton_engine::Settings;
 
+pub use crate::client_addr::TrustedProxies;
 pub use keys::KeySource;
 pub use log::{Format, LogConfig};
 pub use problem::{Problem, Problems};
@@ -38,6 +40,8 @@ pub struct Config {
     pub engine: Settings,
     /// How credentials travel.
     pub http: HttpSettings,
+    /// How often what may be tried, if that is limited.
+    pub rate_limits: Option<Quotas>,
     /// Where the auth routes are, such as `/auth`.
     pub mount: String,
     /// Sockets and limits.
@@ -59,10 +63,11 @@ impl Config {
     /// Everything that is unknown, of the wrong type or out of range.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let values = Values::read(sources, &mut problems);
+        let mut values = Values::read(sources, &mut problems);
         let mut reader = Reader::new(&values, problems);
         let (engine, mut http) = (accounts::read(&mut reader), headers::read(&mut reader));
         http.cookie = cookie::read(&mut reader, engine.rules.token_lifespan);
+        let rate_limits = rate_limits::read(&mut reader);
         let mount = accounts::mount(&mut reader);
         let server = server::read(&mut reader);
         http.origins = server::origins(&mut reader);
@@ -70,7 +75,8 @@ impl Config {
         let keys = keys::read(&mut reader, &values, &sources.env);
         let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
-        Ok(Self { engine, http, mount, server, store, keys, log, values })
+        values.forget(accounts::PEPPER);
+        Ok(Self { engine, http, rate_limits, mount, server, store, keys, log, values })
     }
 
     /// What is wrong with the keys that it names, as a complaint about the setting.
@@ -86,6 +92,7 @@ mod tests {
     use baton_axum::CookieSettings;
     use baton_core::wire::HeaderNames;
     use baton_store::sqlite::SqliteOptions;
+    use secrecy::ExposeSecret as _;
 
     use super::*;
 
@@ -98,11 +105,18 @@ mod tests {
         assert_eq!(engine.max_number_of_devices, default.max_number_of_devices);
         assert_eq!(engine.password_policy, default.password_policy);
         assert_eq!(engine.hashing, default.hashing);
+        assert_eq!(engine.password_strength, default.password_strength);
+        assert!(engine.bcrypt_pepper.expose_secret().is_empty() && default.bcrypt_pepper.expose_secret().is_empty());
+        assert_eq!(engine.check_current_password_before_update, default.check_current_password_before_update);
+        assert_eq!(engine.remove_tokens_after_password_reset, default.remove_tokens_after_password_reset);
         assert_eq!(engine.profile_fields, default.profile_fields);
         assert_eq!(config.http.headers_names, HeaderNames::default());
         assert_eq!(config.http.cookie, None);
         assert!(!config.http.credentials_in_params);
         assert_eq!(config.http.origins, HttpSettings::default().origins);
+        assert_eq!(config.rate_limits, Some(Quotas::default()));
+        assert!(config.http.rate_limits.is_none(), "it has no clock yet");
+        assert!(config.server.trusted_proxies.is_empty());
         assert_eq!(config.store.options, SqliteOptions::default());
 
         let set = vec!["cookie_enabled=true".to_owned()];
@@ -118,6 +132,7 @@ mod tests {
         let settings = accounts::read(&mut reader);
         headers::read(&mut reader);
         cookie::read(&mut reader, settings.rules.token_lifespan);
+        rate_limits::read(&mut reader);
         accounts::mount(&mut reader);
         server::read(&mut reader);
         server::origins(&mut reader);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reader::{complaint, shown};
-use super::{Config, Problem, Problems};
+use super::{Config, Origin, Problem, Problems};
 
 /// The longest batch window in production. A superseded token is good for as long.
 const MAX_WINDOW: Duration = Duration::from_secs(60);
@@ -83,8 +83,18 @@ impl Config {
         if rules.session_max_lifetime < rules.token_lifespan {
             warn("session_max_lifetime", "is shorter than token_lifespan, which can never be reached");
         }
+        let preset = self.values.get("password.min_score").is_some_and(|entry| entry.origin == Origin::Preset);
+        if self.engine.password_strength.min_score == 0 && !preset {
+            warn("password.min_score", "people may choose the passwords that are tried first");
+        }
         if self.http.credentials_in_params {
             warn("credentials_in_params", "tokens may end up in the logs of proxies and in browsers' histories");
+        }
+        if self.server.trusted_proxies.is_everybody() {
+            warn(
+                "server.trusted_proxies",
+                "whoever reaches this port can claim any address, and so escape rate_limits",
+            );
         }
         warnings
     }

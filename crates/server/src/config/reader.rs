@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::problem::{Problem, Problems};
-use super::values::{Entry, Values};
+use super::values::{Entry, Origin, Values};
 
 pub(super) struct Reader<'v> {
     values: &'v Values,
@@ -100,6 +100,22 @@ impl<'v> Reader<'v> {
         }
     }
 
+    /// A text that nobody may see: it is not taken from the command line, which every process of the machine can read.
+    pub(super) fn secret(&mut self, key: &str) -> String {
+        match self.entry(key) {
+            Some(Entry { origin: Origin::Flag(_), .. }) => {
+                self.refuse_unseen(
+                    key,
+                    "is a secret, which a command line does not keep; set it in the environment or a file",
+                );
+            }
+            Some(Entry { value: Value::String(text), .. }) => return text.clone(),
+            Some(Entry { typed: Some(typed), .. }) => return typed.clone(),
+            _ => self.refuse_unseen(key, "has to be a text"),
+        }
+        String::new()
+    }
+
     /// A list of texts. Typed on the command line it may be `a,b` as well as `["a", "b"]`.
     pub(super) fn list(&mut self, key: &str) -> Vec<String> {
         let texts = match self.entry(key) {
@@ -136,6 +152,11 @@ impl<'v> Reader<'v> {
     /// Whether the setting is this text.
     pub(super) fn is(&self, key: &str, word: &str) -> bool {
         self.values.get(key).is_some_and(|entry| entry.value.as_str() == Some(word))
+    }
+
+    /// Whether the setting is `false`.
+    pub(super) fn is_false(&mut self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| entry.value.as_bool() == Some(false))
     }
 
     fn entry(&mut self, key: &str) -> Option<&'v Entry> {

@@ -1,10 +1,12 @@
 //! Sockets, limits, and pages of which origins may call.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use baton_axum::Origins;
+use ipnet::IpNet;
 
+use super::TrustedProxies;
 use super::reader::Reader;
 
 /// Sockets and limits.
@@ -24,6 +26,8 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// How many connections are served at once.
     pub max_connections: usize,
+    /// Which peers may say, in `Forwarded` or `X-Forwarded-For`, on whose behalf they call.
+    pub trusted_proxies: TrustedProxies,
 }
 
 pub(super) fn read(reader: &mut Reader<'_>) -> ServerConfig {
@@ -37,6 +41,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ServerConfig {
         body_read_timeout: reader.duration("server.body_read_timeout", timeouts),
         shutdown_grace: reader.duration("server.shutdown_grace", Duration::ZERO..=HOUR),
         max_connections: reader.number("server.max_connections", 1..=1_000_000),
+        trusted_proxies: trusted_proxies(reader),
     }
 }
 
@@ -49,6 +54,30 @@ fn listen(reader: &mut Reader<'_>) -> SocketAddr {
         reader.refuse(KEY, "has to be an address and a port, such as 127.0.0.1:3000 or [::]:3000");
         SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
     })
+}
+
+fn trusted_proxies(reader: &mut Reader<'_>) -> TrustedProxies {
+    const KEY: &str = "server.trusted_proxies";
+    let mut networks = Vec::new();
+    for text in reader.list(KEY) {
+        match network(&text) {
+            Ok(network) => networks.push(network),
+            Err(why) => reader.refuse(KEY, format!("{text:?} {why}")),
+        }
+    }
+    TrustedProxies::new(networks)
+}
+
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let network = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse());
+    match network {
+        // Clients of a socket that listens on both are compared as what they are.
+        Ok(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
+            Err("is an IPv4 address in the form of an IPv6 one; write it as \"10.0.0.1\"")
+        }
+        Ok(network) => Ok(network.trunc()),
+        Err(_) => Err("is neither an address nor a network such as \"10.0.0.0/8\" or \"fd00::/8\""),
+    }
 }
 
 pub(super) fn origins(reader: &mut Reader<'_>) -> Origins {

@@ -19,7 +19,7 @@ const ENV_PREFIX: &str = "BATON_";
 pub(super) const ENV_KEYS: &str = "BATON_KEYS";
 
 /// What to read settings from, besides the defaults. Later fields win over earlier ones.
-/// `Debug` shows the names of variables and not their values: one of them may hold the keys.
+/// `Debug` shows the names of variables and settings and not their values: one of them may hold a secret.
 #[derive(Clone, Default)]
 pub struct Sources {
     /// What `baton dev` presets, as `(key, value)`.
@@ -37,12 +37,13 @@ pub struct Sources {
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let variables: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        let set: Vec<&str> = self.set.iter().map(|set| set.split('=').next().unwrap_or_default()).collect();
         f.debug_struct("Sources")
             .field("presets", &self.presets)
             .field("file", &self.file)
             .field("env", &variables)
             .field("flags", &self.flags)
-            .field("set", &self.set)
+            .field("set", &set)
             .finish()
     }
 }
@@ -145,19 +146,29 @@ impl Values {
         self.0.get(key)
     }
 
+    /// Drops the value of a setting that has been read, so that no copy of a secret stays behind.
+    pub(super) fn forget(&mut self, key: &str) {
+        if let Some(entry) = self.0.get_mut(key) {
+            entry.value = Value::String(String::new());
+            entry.typed = None;
+        }
+    }
+
     fn put_file(&mut self, path: &Path, problems: &mut Problems) {
         let about = path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => return problems.add(Problem::new(about, format!("the file cannot be read: {error}"))),
         };
+        let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         let table = match DeTable::parse(&text) {
             Ok(table) => table,
             Err(error) => {
-                return problems.add(Problem::new(about, format!("is not TOML: {}", error.to_string().trim())));
+                // Not as the error displays itself: with the line, which may hold a secret.
+                let line = error.span().map_or(1, |span| line_of(span.start));
+                return problems.add(Problem::new(about, format!("is not TOML: line {line}: {}", error.message())));
             }
         };
-        let line_of = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
         self.put_table("", table.get_ref(), path, &line_of, problems);
     }
 
@@ -291,7 +302,8 @@ fn plain(value: &DeValue<'_>) -> Result<Value, String> {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(number) => Value::Integer(
             i64::from_str_radix(number.as_str(), number.radix())
-                .map_err(|_| format!("{number} is too large for a number"))?,
+                // Without the number: the quotes of a secret may be missing.
+                .map_err(|_| "is too large for a number")?,
         ),
         DeValue::Float(number) => {
             Value::Float(number.as_str().parse().map_err(|_| format!("{number} is not a number"))?)

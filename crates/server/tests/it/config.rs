@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use baton_core::token::Key;
 use baton_core::{BatchResponse, OnReuse};
+use baton_engine::CurrentPassword;
 use baton_server::config::DEFAULT_FILE;
 use baton_server::{Config, Sources};
 use proptest::prelude::*;
+use secrecy::ExposeSecret as _;
 
 fn set(assignments: &[&str]) -> Sources {
     Sources { set: assignments.iter().map(|text| (*text).to_owned()).collect(), ..Sources::default() }
@@ -82,6 +84,8 @@ fn every_source_reaches_tables() {
         "profile_fields=name,age",
         "token_lifespan=1 week",
         "store.url=sqlite:some.db",
+        "check_current_password_before_update=false",
+        "remove_tokens_after_password_reset=false",
     ])
     .set;
     let config = Config::load(&sources).unwrap();
@@ -94,6 +98,8 @@ fn every_source_reaches_tables() {
     assert_eq!(config.engine.rules.batch_response, BatchResponse::Repeat);
     assert_eq!(config.engine.rules.token_lifespan, 7 * 24 * 60 * 60 * SECOND);
     assert_eq!(config.engine.realm, "7");
+    assert_eq!(config.engine.check_current_password_before_update, CurrentPassword::Never);
+    assert!(!config.engine.remove_tokens_after_password_reset);
     assert_eq!(config.engine.profile_fields, ["name", "age"]);
     assert_eq!(config.server.listen.to_string(), "[::1]:80");
     assert_eq!(config.http.origins.exact, ["https://app.example.com"]);
@@ -207,6 +213,21 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
         ("server.max_header_bytes=100", "has to be a whole number from 8192"),
         ("server.max_connections=0", "has to be a whole number"),
         ("server.header_read_timeout=0", "has to be from 100ms"),
+        ("server.trusted_proxies=proxy.example.com", "\"proxy.example.com\" is neither an address nor a network"),
+        ("server.trusted_proxies=10.0.0.0/33", "is neither an address nor a network"),
+        ("server.trusted_proxies=10.0.0.1:80", "is neither an address nor a network"),
+        ("server.trusted_proxies=*", "is neither an address nor a network"),
+        ("server.trusted_proxies=::ffff:10.0.0.1", "is an IPv4 address in the form of an IPv6 one"),
+        ("server.trusted_proxies=[1]", "has to be a list of texts"),
+        ("rate_limits.enabled=yes", "has to be true or false"),
+        ("rate_limits.sign_in_per_address=30", "has to be a number and a period"),
+        ("rate_limits.sign_in_per_address=", "has to be a number and a period"),
+        ("rate_limits.sign_in_per_address=0/1m", "has to be a number and a period"),
+        ("rate_limits.sign_in_per_address=-1/1m", "has to be a number and a period"),
+        ("rate_limits.sign_in_per_account=1/0s", "the period has to be from 1s to 7 days"),
+        ("rate_limits.register_per_address=1/8days", "the period has to be from 1s to 7 days"),
+        ("rate_limits.register_per_account=1000001/1m", "the number has to be from 1 to 1000000"),
+        ("rate_limits.register_per_account=1/soon", "has to be a number and a period"),
         ("store.url=baton.db", "has to be \"sqlite:PATH\""),
         ("store.url=sqlite:", "names no file"),
         ("store.url=sqlite::memory:", "would forget"),
@@ -217,6 +238,9 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
         ("password.iterations=1", "has to be a whole number from 2"),
         ("password.min_length=0", "has to be a whole number from 1"),
         ("password.max_length=7", "is below password.min_length"),
+        ("password.min_score=5", "has to be a whole number from 0 to 4"),
+        ("password.min_score=-1", "has to be a whole number from 0 to 4"),
+        ("password.blocklist_file=/", "it cannot be read"),
         ("log.format=xml", "has to be one of"),
         ("log.level=verbose", "has to be one of"),
     ];
@@ -229,6 +253,37 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
     // All of them at once: as many complaints as mistakes, no panic.
     let all: Vec<&str> = cases.iter().map(|(assignment, _)| *assignment).collect();
     assert!(complaints(&set(&all)).lines().count() > 20);
+}
+
+#[test]
+fn rate_limits_are_a_number_and_a_period_or_off() {
+    let limits = |assignments: &[&str]| Config::load(&set(assignments)).unwrap().rate_limits;
+    let read = limits(&[
+        "rate_limits.sign_in_per_address = 5 / 1h 30m",
+        "rate_limits.sign_in_per_account=off",
+        "rate_limits.register_per_address=1/1s",
+    ])
+    .unwrap();
+    let of = |quota: Option<baton_axum::Quota>| quota.map(|quota| (quota.burst.get(), quota.period));
+    assert_eq!(of(read.sign_in.per_address), Some((5, 5_400 * SECOND)));
+    assert_eq!(of(read.sign_in.per_account), None);
+    assert_eq!(of(read.register.per_address), Some((1, SECOND)));
+    assert_eq!(of(read.register.per_account), Some((10, 3_600 * SECOND)));
+    assert_eq!(limits(&["rate_limits.enabled=false"]), None);
+    // What is switched off is checked all the same.
+    assert!(complaints(&set(&["rate_limits.enabled=false", "rate_limits.sign_in_per_address=x"])).contains("period"));
+}
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let config = Config::load(&set(&["server.trusted_proxies=127.0.0.1, 10.1.2.3/8, ::1, fd00::/8"])).unwrap();
+    let trusts = |address: &str| config.server.trusted_proxies.contains(address.parse().unwrap());
+    for proxy in ["127.0.0.1", "10.0.0.0", "10.255.255.255", "::ffff:10.0.0.1", "::1", "fdff::1"] {
+        assert!(trusts(proxy), "{proxy}");
+    }
+    for other in ["127.0.0.2", "11.0.0.0", "::2", "fe00::1", "0.0.0.0"] {
+        assert!(!trusts(other), "{other}");
+    }
 }
 
 #[test]
@@ -246,6 +301,8 @@ fn what_is_accepted_can_be_served() {
         &["cookie_enabled=true", "cookie_attributes.same_site=none"],
         &["headers_names.access-token=X-Token", "headers_names.authorization=x-authorization"],
         &["server.allowed_origins=https://a.example,http://localhost:5173,http://[::1]:1", "mount=/api/v1/auth"],
+        &["rate_limits.sign_in_per_address=1000000/1s", "rate_limits.register_per_account=1/7days"],
+        &["server.trusted_proxies=127.0.0.1,10.0.0.0/8,fd00::/8", "rate_limits.sign_in_per_account=off"],
         &["password.parallelism=64", "password.iterations=100"],
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -285,6 +342,50 @@ fn keys_come_from_the_environment_or_a_file_and_are_never_shown() {
     }
     let said = complaints(&set(&[&format!("keys.file={}", *line)]));
     assert!(said.contains("is a key") && !said.contains(line.split(' ').nth(1).unwrap()), "{said}");
+}
+
+#[test]
+fn the_pepper_is_taken_from_the_environment_or_a_file_and_never_shown() {
+    let pepper = |sources: &Sources| {
+        let config = Config::load(sources).unwrap();
+        let shown = format!("{sources:?} {config:?}");
+        assert!(!shown.contains("Sichuan") && !shown.contains("0123456789"), "{shown}");
+        config.engine.bcrypt_pepper.expose_secret().to_owned()
+    };
+    assert_eq!(pepper(&Sources::default()), "");
+    let variable = "BATON_PASSWORD__BCRYPT_PEPPER";
+    // What looks like a number, a list or nothing is a text too.
+    for (value, taken) in
+        [("Sichuan # 7", "Sichuan # 7"), ("0123456789e5", "0123456789e5"), ("[1]", "[1]"), ("", ""), (" \n", "")]
+    {
+        assert_eq!(pepper(&env(&[(variable, value)])), taken);
+    }
+    assert_eq!(pepper(&file("[password]\nbcrypt_pepper = \"Sichuan\"").1), "Sichuan");
+
+    let on_the_line = set(&["password.bcrypt_pepper=Sichuan"]);
+    assert!(!format!("{on_the_line:?}").contains("Sichuan"));
+    for (sources, why) in [
+        (on_the_line, "password.bcrypt_pepper (--set): is a secret"),
+        (set(&["password={ bcrypt_pepper = \"Sichuan\" }"]), "is a secret"),
+        (set(&["password.bcrypt_peper=Sichuan"]), "did you mean password.bcrypt_pepper?"),
+        (env(&[("BATON_BCRYPT_PEPPER", "Sichuan")]), "did you mean password.bcrypt_pepper?"),
+    ] {
+        let said = complaints(&sources);
+        assert!(said.contains(why) && !said.contains("Sichuan"), "{said}");
+    }
+    for (text, why) in [
+        ("[password]\nbcrypt_pepper = [\"Sichuan\"]", ":2): has to be a text"),
+        ("[password]\nbcrypt_pepper = \"Sichuan", "is not TOML: line 2: "),
+        ("[password]\nbcrypt_pepper = Sichuan", "is not TOML: line 2: "),
+        ("[password]\nbcrypt_pepper = 01234567890123456789", "is not TOML: line 2: "),
+        ("[password]\nbcrypt_pepper = 90123456789012345678", ":2): is too large for a number"),
+        ("[password]\nbcrypt_pepper = 9", ":2): has to be a text"),
+    ] {
+        let (_folder, sources) = file(text);
+        let said = complaints(&sources);
+        assert!(said.contains(why), "{said}");
+        assert!(!said.contains("Sichuan") && !said.contains("012345") && !said.contains("= 9"), "{said}");
+    }
 }
 
 #[test]
@@ -347,6 +448,12 @@ fn what_is_allowed_and_doubtful_is_warned_about() {
     assert!(warnings(&[]).is_empty());
     assert_eq!(warnings(&["change_headers_on_each_request=false"]), ["change_headers_on_each_request"]);
     assert_eq!(warnings(&["batch_request_buffer_throttle=0"]), ["batch_request_buffer_throttle"]);
+    assert_eq!(warnings(&["password.min_score=0"]), ["password.min_score"]);
+    assert_eq!(warnings(&["password.min_score=1"]), [] as [&str; 0]);
+    assert_eq!(warnings(&["server.trusted_proxies=10.0.0.0/8"]), [] as [&str; 0]);
+    for everybody in ["0.0.0.0/0", "::/0", "10.0.0.1,0.0.0.0/0"] {
+        assert_eq!(warnings(&[&format!("server.trusted_proxies={everybody}")]), ["server.trusted_proxies"]);
+    }
     assert_eq!(warnings(&["credentials_in_params=true"]), ["credentials_in_params"]);
 }
 

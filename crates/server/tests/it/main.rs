@@ -7,6 +7,8 @@ mod binary;
 mod cli;
 mod config;
 mod crash;
+mod passwords;
+mod rate_limits;
 mod readme;
 mod secrets;
 mod support;

@@ -1,0 +1,150 @@
+//! Changes of an account by whoever is signed in to it.
+
+use baton_core::session::{AccountUpdate, EndSessions, PasswordHash, Profile};
+use baton_core::{Account, StoreError, UpdateAccountError};
+use secrecy::SecretString;
+use serde_json::{Map, Value};
+
+use crate::Engine;
+use crate::authenticate::Grant;
+use crate::passwords::PasswordError;
+use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
+
+/// What a person wants changed. What is absent stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct AccountChange {
+    /// A new e-mail address as typed. For an account that signs in with it, it becomes the uid too, at once.
+    pub email: Option<String>,
+    /// A new password.
+    pub password: Option<SecretString>,
+    /// The new password again; may be left out.
+    pub password_confirmation: Option<SecretString>,
+    /// The password so far. Checked whenever it is given; see [`CurrentPassword`] for when it has to be.
+    pub current_password: Option<SecretString>,
+    /// Profile fields; the ones not declared are dropped.
+    pub profile: Map<String, Value>,
+}
+
+/// Which changes take the current password (`check_current_password_before_update`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CurrentPassword {
+    /// None: whoever finds a device unlocked can take the account over. The gem's default.
+    Never,
+    /// A change of the password (ASVS 6.2.3).
+    #[default]
+    Password,
+    /// Every change.
+    Attributes,
+}
+
+/// Why an account was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Fields are missing or wrong.
+    #[error("invalid fields")]
+    Invalid(FieldFaults),
+    /// The account was deleted meanwhile.
+    #[error("there is no such account")]
+    Gone,
+    /// A password could not be checked or hashed.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Changes the account of an accepted request, all of it or nothing. With a new password all other sessions end
+    /// (ASVS 7.4.3), unless [`crate::Settings::remove_tokens_after_password_reset`] is off; the one that asks goes on.
+    ///
+    /// # Errors
+    /// [`UpdateError::Invalid`] with all faults at once; a wrong current password is one of them.
+    pub async fn update_account(&self, grant: &Grant, change: AccountChange) -> Result<Account, UpdateError> {
+        let account = grant.account();
+        let mut faults = FieldFaults::default();
+        let email = change.email.as_deref().map(normalize_email);
+        if let Some(email) = &email {
+            check_email(email, &mut faults);
+        }
+        if let Some(password) = &change.password {
+            self.check_password(password, change.password_confirmation.as_ref(), &mut faults);
+            let mut profile = account.profile.fields();
+            profile.extend(change.profile.clone());
+            let email = email.as_deref().unwrap_or(&account.email);
+            self.check_strength(password, email, &profile, &mut faults).await?;
+        }
+        let profile = (!change.profile.is_empty()).then(|| self.changed_profile(account, change.profile, &mut faults));
+        let if_password =
+            self.check_current(account, change.current_password, change.password.is_some(), &mut faults).await?;
+        if !faults.is_empty() {
+            return Err(UpdateError::Invalid(faults));
+        }
+
+        let password = match change.password {
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        let changes_password = password.is_some();
+        let end = if changes_password && self.settings.remove_tokens_after_password_reset {
+            EndSessions::AllBut(grant.session().client)
+        } else {
+            EndSessions::None
+        };
+        let uid = email.clone().filter(|_| account.provider == EMAIL_PROVIDER);
+        let update = AccountUpdate { uid, email, profile, password, if_password, end };
+        match self.store.update_account(account.id, update).await {
+            Ok(changed) => {
+                tracing::info!(account = %account.id, client = %grant.session().client, changes_password, "account changed");
+                Ok(changed)
+            }
+            Err(UpdateAccountError::Gone) => Err(UpdateError::Gone),
+            Err(UpdateAccountError::Overtaken) => {
+                faults.add("current_password", WRONG);
+                Err(UpdateError::Invalid(faults))
+            }
+            Err(UpdateAccountError::Taken) => {
+                faults.add("email", "is already registered");
+                Err(UpdateError::Invalid(faults))
+            }
+            Err(UpdateAccountError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// The hash that the current password was found to fit, if it was given.
+    async fn check_current(
+        &self,
+        account: &Account,
+        given: Option<SecretString>,
+        changes_password: bool,
+        faults: &mut FieldFaults,
+    ) -> Result<Option<PasswordHash>, UpdateError> {
+        let needed = match self.settings.check_current_password_before_update {
+            CurrentPassword::Never => false,
+            CurrentPassword::Password => changes_password,
+            CurrentPassword::Attributes => true,
+        };
+        let Some(given) = given else {
+            if needed && !account.allow_password_change {
+                faults.add("current_password", "can't be blank");
+            }
+            return Ok(None);
+        };
+        let login = self.store.find_login(&account.realm, &account.provider, &account.uid).await?;
+        let login = login.filter(|login| login.account.id == account.id).ok_or(UpdateError::Gone)?;
+        if !self.passwords.verify(given, Some(&login.password)).await? {
+            faults.add("current_password", WRONG);
+        }
+        Ok(Some(login.password))
+    }
+
+    fn changed_profile(&self, account: &Account, given: Map<String, Value>, faults: &mut FieldFaults) -> Profile {
+        let mut fields = account.profile.fields();
+        for (name, value) in self.profile_fields(given, faults) {
+            fields.insert(name, value);
+        }
+        Profile::from_fields(&fields)
+    }
+}
+
+const WRONG: &str = "is not the current password";
