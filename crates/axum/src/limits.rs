@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use baton_core::{Clock, Timestamp};
+use baton_engine::normalize_email;
 use governor::RateLimiter;
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
@@ -144,8 +145,8 @@ impl Limits {
     /// whether there is an account.
     pub(crate) fn count_account(&self, kind: Kind, email: &str, shape: Shape) -> Result<Counted<'_>, Problem> {
         let Some(limiter) = &self.of(kind).per_account else { return Ok(Counted(None)) };
-        // As the engine does before it looks for the account: another spelling is no other bucket.
-        match limiter.take(&email.trim().to_lowercase()) {
+        // Another spelling is no other bucket.
+        match limiter.take(&normalize_email(email)) {
             Ok(slot) => Ok(Counted(Some((limiter, slot)))),
             Err(limited) => {
                 // Not whose account: a log is no place for whatever was typed into the field.

@@ -27,7 +27,7 @@ pub use authenticate::{Attempt, AuthenticateError, Grant, Refusal};
 pub use complete::Handover;
 pub use passwords::{Hashing, HashingError, HashingLoad, PasswordError};
 pub use random::OsRandom;
-pub use register::{FieldFaults, RegisterError, Registration};
+pub use register::{FieldFaults, RegisterError, Registration, normalize_email};
 pub use secrecy::SecretString;
 pub use sessions::SessionView;
 pub use sign_in::SignInError;

@@ -153,7 +153,8 @@ impl Engine {
 pub(crate) const EMAIL_PROVIDER: &str = "email";
 
 /// The form in which addresses are kept and compared: trimmed, in lower case.
-pub(crate) fn normalize_email(typed: &str) -> String {
+#[must_use]
+pub fn normalize_email(typed: &str) -> String {
     typed.trim().to_lowercase()
 }
 

@@ -74,7 +74,7 @@ impl Engine {
             let email = email.as_deref().unwrap_or(&account.email);
             self.check_strength(password, email, &profile, &mut faults).await?;
         }
-        let profile = (!change.profile.is_empty()).then(|| self.changed_profile(account, change.profile, &mut faults));
+        let profile = self.changed_profile(account, change.profile, &mut faults);
         let if_password =
             self.check_current(account, change.current_password, change.password.is_some(), &mut faults).await?;
         if !faults.is_empty() {
@@ -138,12 +138,20 @@ impl Engine {
         Ok(Some(login.password))
     }
 
-    fn changed_profile(&self, account: &Account, given: Map<String, Value>, faults: &mut FieldFaults) -> Profile {
-        let mut fields = account.profile.fields();
-        for (name, value) in self.profile_fields(given, faults) {
-            fields.insert(name, value);
+    /// `None` if nothing of it is given: then it is not written either, and a change made beside this one stays.
+    fn changed_profile(
+        &self,
+        account: &Account,
+        given: Map<String, Value>,
+        faults: &mut FieldFaults,
+    ) -> Option<Profile> {
+        let changes = self.profile_fields(given, faults);
+        if changes.is_empty() {
+            return None;
         }
-        Profile::from_fields(&fields)
+        let mut fields = account.profile.fields();
+        fields.extend(changes);
+        Some(Profile::from_fields(&fields))
     }
 }
 

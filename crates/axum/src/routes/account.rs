@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Response;
 use baton_core::wire::Code;
-use baton_engine::{AccountChange, Registration, UpdateError};
+use baton_engine::{AccountChange, Registration, UpdateError, normalize_email};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -31,7 +31,7 @@ pub(super) async fn register(
         email: fields.text("email").map(str::to_owned),
         password: fields.secret("password"),
         password_confirmation: fields.secret("password_confirmation"),
-        profile: fields.as_map().clone(),
+        profile: profile(&auth, &fields),
     };
     let registered = auth.engine().register(form, device).await;
     let registered = registered.map_err(|error| Problem::register(&error, unsaved(&auth, &fields)))?;
@@ -45,7 +45,7 @@ fn unsaved(auth: &Auth, fields: &Fields) -> Value {
     for name in &auth.engine().settings().profile_fields {
         user.insert(name.clone(), fields.text(name).into());
     }
-    let email = fields.text("email").map(|email| email.trim().to_lowercase());
+    let email = fields.text("email").map(normalize_email);
     for (name, value) in [
         ("id", Value::Null),
         ("provider", "email".into()),
@@ -70,7 +70,7 @@ pub(super) async fn update(State(auth): State<Auth>, parts: Parts, fields: Field
         password: fields.secret("password"),
         password_confirmation: fields.secret("password_confirmation"),
         current_password: fields.secret("current_password"),
-        profile: fields.as_map().clone(),
+        profile: profile(&auth, &fields),
     };
     // A session that was left open is no place to guess the password from: it is the sign-in's limit.
     let guess = match &change.current_password {
@@ -97,6 +97,12 @@ pub(super) async fn update(State(auth): State<Auth>, parts: Parts, fields: Field
         Err(UpdateError::Password(error)) => Err(Problem::password(&error, Shape::Status)),
         Err(UpdateError::Store(error)) => Err(Problem::store(&error, Shape::Status)),
     }
+}
+
+/// The declared profile fields among those that were sent, and no other: beside them is the password.
+fn profile(auth: &Auth, fields: &Fields) -> Map<String, Value> {
+    let declared = auth.engine().settings().profile_fields.iter();
+    declared.filter_map(|name| Some((name.clone(), fields.get(name)?.clone()))).collect()
 }
 
 /// Neither a registration nor a change is a request without one of its fields.

@@ -38,12 +38,12 @@ impl Fields {
         }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
     }
 
-    pub(super) fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn credentials_in_body(
     let bytes = whole(body).await?;
     let names = &auth.settings().headers_names;
     let mut presented = Presented::default();
-    for (name, value) in parse(&parts.headers, &bytes)?.as_map() {
+    for (name, value) in &parse(&parts.headers, &bytes)?.0 {
         presented.set(names, name, value.as_str().unwrap_or_default());
     }
     if !presented.is_empty() {

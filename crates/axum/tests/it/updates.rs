@@ -177,3 +177,19 @@ fn one_of_two_password_changes_wins() {
     });
     assert!(signs_in(&app, "ann@example.com", NEW));
 }
+
+/// What a change does not name it does not write, so it takes nothing back that was changed meanwhile.
+#[test]
+fn a_password_change_leaves_the_profile_alone() {
+    let (app, store) = TestApp::faulty(Settings::default(), HttpSettings::default());
+    let held = app.register("ann@example.com");
+    std::thread::scope(|scope| {
+        let mut hold = store.hold_before(Operation::UpdateAccount);
+        let late = scope.spawn(|| put(&app, &held, &json!({ "password": NEW, "current_password": PASSWORD })));
+        app.block_on(hold.reached());
+        assert_eq!(put(&app, &held, &json!({ "name": "Ann" })).status, 200);
+        hold.release();
+        let answer = late.join().expect("an answer");
+        assert_eq!((answer.status, &answer.json()["data"]["name"]), (200, &json!("Ann")), "{answer:?}");
+    });
+}
