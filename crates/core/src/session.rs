@@ -230,6 +230,19 @@ pub struct NewAccount {
     pub password: PasswordHash,
 }
 
+impl NewAccount {
+    /// The account that a store makes of it, and the hash that goes with it.
+    #[must_use]
+    pub fn made(self, id: AccountId, now: Timestamp) -> (Account, PasswordHash) {
+        let Self { realm, provider, uid, email, profile, password } = self;
+        let allow_password_change = false;
+        let (created_at, updated_at) = (now, now);
+        let account =
+            Account { id, realm, provider, uid, email, profile, allow_password_change, created_at, updated_at };
+        (account, password)
+    }
+}
+
 /// A session to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSession {
@@ -273,6 +286,18 @@ pub enum EndSessions {
     AllBut(ClientId),
     /// All.
     All,
+}
+
+impl EndSessions {
+    /// Whether this session of the account goes on.
+    #[must_use]
+    pub fn keeps(self, client: ClientId) -> bool {
+        match self {
+            Self::None => true,
+            Self::AllBut(kept) => client == kept,
+            Self::All => false,
+        }
+    }
 }
 
 /// Where a session comes from, for the list of devices.

@@ -321,14 +321,7 @@ impl Model {
         known.password = password;
         known.account.updated_at = updated.updated_at;
         assert_eq!(updated, known.account);
-        self.sessions.retain(|client, entry| {
-            entry.session.account != account
-                || match end {
-                    EndSessions::None => true,
-                    EndSessions::AllBut(kept) => *client == kept,
-                    EndSessions::All => false,
-                }
-        });
+        self.sessions.retain(|client, entry| entry.session.account != account || end.keeps(*client));
     }
 
     async fn purge(&mut self, limit: u32) {

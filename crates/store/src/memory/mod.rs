@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
 use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
-use baton_core::session::{
-    Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Session, Swap, Swapped,
-};
+use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 
@@ -87,19 +85,9 @@ impl Store for MemoryStore {
             tables.must_be_free(session.client)?;
         }
         tables.last_id += 1;
-        let account = Account {
-            id: AccountId(tables.last_id),
-            realm: new.realm,
-            provider: new.provider,
-            uid: new.uid,
-            email: new.email,
-            profile: new.profile,
-            allow_password_change: false,
-            created_at: now,
-            updated_at: now,
-        };
+        let (account, password) = new.made(AccountId(tables.last_id), now);
         tables.logins.insert(name, account.id);
-        tables.accounts.insert(account.id, Login { account: account.clone(), password: new.password });
+        tables.accounts.insert(account.id, Login { account: account.clone(), password });
         let session = session.map(|session| tables.insert(account.id, session, now));
         Ok((account, session))
     }
@@ -136,14 +124,7 @@ impl Store for MemoryStore {
         changed.account.profile = update.profile.unwrap_or(changed.account.profile);
         changed.account.updated_at = changed.account.updated_at.max(now);
         tables.accounts.insert(account, changed.clone());
-        tables.sessions.retain(|client, entry| {
-            entry.session.account != account
-                || match update.end {
-                    EndSessions::None => true,
-                    EndSessions::AllBut(kept) => *client == kept,
-                    EndSessions::All => false,
-                }
-        });
+        tables.sessions.retain(|client, entry| entry.session.account != account || update.end.keeps(*client));
         Ok(changed.account)
     }
 

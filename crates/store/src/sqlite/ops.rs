@@ -116,17 +116,7 @@ pub(super) fn create_account(
     if made == 0 {
         return Ok(None);
     }
-    let account = Account {
-        id: AccountId(tx.connection.last_insert_rowid()),
-        realm: new.realm,
-        provider: new.provider,
-        uid: new.uid,
-        email: new.email,
-        profile: new.profile,
-        allow_password_change: false,
-        created_at: now,
-        updated_at: now,
-    };
+    let (account, _) = new.made(AccountId(tx.connection.last_insert_rowid()), now);
     let session = session.map(|session| insert_session(tx, account.id, &session, now)).transpose()?;
     Ok(Some((account, session)))
 }
