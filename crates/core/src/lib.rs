@@ -15,6 +15,7 @@
 pub mod clock;
 pub mod decide;
 pub mod error;
+pub mod letter;
 pub mod password;
 pub mod ports;
 pub mod session;
