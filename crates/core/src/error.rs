@@ -74,3 +74,17 @@ pub enum UpdateAccountError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// Why a one-time token was not redeemed.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeemError {
+    /// It was redeemed already, has expired or become void, or its account is gone.
+    #[error("the token is not good any more")]
+    Gone,
+    /// The realm already has an account with the new uid. The token stays good.
+    #[error("an account with this uid exists")]
+    Taken,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::Cause;
@@ -88,6 +89,49 @@ pub struct Letter {
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Letter").field("occasion", &self.occasion).field("realm", &self.realm).finish_non_exhaustive()
+    }
+}
+
+/// A letter to be written when it is sent: with a link that is good from then on, and to an account as it is then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailOrder {
+    /// Why.
+    #[serde(with = "by_name")]
+    pub occasion: Occasion,
+    /// The account's realm.
+    pub realm: String,
+    /// The account's provider.
+    pub provider: String,
+    /// The account's uid. There need not be such an account: that is found out when the letter is written, so that asking
+    /// for one takes the same time whether there is or not.
+    pub uid: String,
+    /// For a notice without a link: the address that it goes to, whatever has become of the account.
+    pub to: Option<String>,
+    /// See [`Letter::name`]; for a notice.
+    pub name: Option<String>,
+    /// See [`Letter::languages`].
+    pub languages: String,
+    /// See [`Letter::new_email`].
+    pub new_email: Option<String>,
+    /// Where the link leads on to; on the list of allowed ones when it was given.
+    pub redirect_url: Option<String>,
+    /// The front end's name for its configuration, handed back to it.
+    pub config_name: Option<String>,
+}
+
+mod by_name {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::Occasion;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+    pub(super) fn serialize<S: Serializer>(occasion: &Occasion, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(occasion.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Occasion, D::Error> {
+        let name = String::deserialize(from)?;
+        Occasion::parse(&name).ok_or_else(|| D::Error::custom("no such occasion"))
     }
 }
 

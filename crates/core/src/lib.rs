@@ -12,10 +12,13 @@
 //!
 //! This crate knows no runtime, no HTTP, no SQL, no time of day and no randomness: all of those come in as arguments.
 
+pub mod attempts;
 pub mod clock;
 pub mod decide;
 pub mod error;
+pub mod event;
 pub mod letter;
+pub mod one_time;
 pub mod password;
 pub mod ports;
 pub mod session;
@@ -24,7 +27,7 @@ pub mod wire;
 
 pub use clock::{Clock, Timestamp};
 pub use decide::{BatchResponse, OnReuse, Plan, Rejection, Reply, Rules, Verdict, complete, decide};
-pub use error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+pub use error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 pub use ports::{Random, Store};
 pub use session::{Account, AccountId, Session, Swap, Swapped};
 pub use token::{ClientId, Generation, Genuine, Key, KeyRing, Token};

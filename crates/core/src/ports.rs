@@ -1,9 +1,14 @@
 //! What the core needs from outside: a store and a random source. (The clock is in [`crate::clock`].)
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
+use crate::attempts::{AttemptName, AttemptRule, Counted};
 use crate::clock::Timestamp;
-use crate::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
+use crate::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
+use crate::event::{Message, Outcome, Recorded, Trace};
+use crate::one_time::{OneTime, OneTimeId, Purpose};
 use crate::session::{
     Account, AccountId, AccountUpdate, Device, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped,
 };
@@ -42,7 +47,7 @@ pub trait Store: Send + Sync {
         seen_from: Option<std::net::IpAddr>,
     ) -> Result<Swapped, StoreError>;
 
-    /// Adds an account, with its first session if one is given, both or neither.
+    /// Adds an account, with its first session if one is given, and leaves the trace: all or nothing.
     ///
     /// # Errors
     /// [`CreateAccountError::Taken`] if realm, provider and uid exist.
@@ -50,6 +55,7 @@ pub trait Store: Send + Sync {
         &self,
         account: NewAccount,
         session: Option<NewSession>,
+        trace: &Trace,
     ) -> Result<(Account, Option<Session>), CreateAccountError>;
 
     /// The account that signs in with this uid, with its password hash.
@@ -58,29 +64,41 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError>;
 
-    /// Changes an account and ends sessions, all of it or nothing; the account as it is then.
+    /// Changes an account, ends sessions and leaves the trace, all of it or nothing; the account as it is then.
     ///
     /// # Errors
     /// [`UpdateAccountError`]: the account is gone, its password was changed meanwhile, or the new uid is taken.
-    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError>;
+    async fn update_account(
+        &self,
+        account: AccountId,
+        update: AccountUpdate,
+        trace: &Trace,
+    ) -> Result<Account, UpdateAccountError>;
 
-    /// Removes the account and all its sessions. False if there was none.
+    /// Removes the account, all its sessions and one-time tokens, and leaves the trace. False, and no trace, if there was
+    /// none.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError>;
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError>;
 
-    /// Adds a session and ends the least recently used ones beyond [`NewSession::max_devices`], never the new one.
+    /// Adds a session, ends the least recently used ones beyond [`NewSession::max_devices`], never the new one, and leaves
+    /// the trace.
     ///
     /// # Errors
     /// [`CreateSessionError::NoAccount`] if the account is gone, or [`NewSession::if_password`] is not its password any more.
-    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError>;
+    async fn create_session(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<Session, CreateSessionError>;
 
-    /// Ends a session of this account. False if it has no such session (any more).
+    /// Ends a session of this account and leaves the trace. False, and no trace, if it has no such session (any more).
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError>;
+    async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError>;
 
     /// The sessions of an account, expired ones included, most recently used first, with the store's time.
     ///
@@ -88,11 +106,87 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError>;
 
-    /// Removes up to `limit` sessions whose `expires_at` has passed; how many there were. Safe to run at any time.
+    /// Keeps a one-time token that is good for `lifetime` from now on. False if the account is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn create_one_time(&self, token: NewOneTime) -> Result<bool, StoreError>;
+
+    /// A one-time token that is still good, with its account. `None` if it was redeemed, has expired or become void.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn find_one_time(&self, id: OneTimeId) -> Result<Option<FoundOneTime>, StoreError>;
+
+    /// Makes a one-time token and all others of its account and purpose void, changes the account, opens a session if one
+    /// is given, and leaves the trace: all of it or nothing, and of several at once exactly one.
+    ///
+    /// # Errors
+    /// [`RedeemError`]: the token is not good any more, or the new uid is taken.
+    async fn redeem(
+        &self,
+        id: OneTimeId,
+        update: AccountUpdate,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Account, Option<Session>), RedeemError>;
+
+    /// Makes a one-time token void, if it still is good: its letter did not go out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError>;
+
+    /// Counts an attempt under this name, or refuses it, by the rule of [`Attempts::counted`](crate::attempts::Attempts::counted). Of any number of attempts at
+    /// once no more pass than the rule says. May be relaxed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn count_attempt(&self, name: AttemptName, rule: AttemptRule) -> Result<Counted, StoreError>;
+
+    /// Forgets the attempts under this name: the right password was given, or the lock is lifted. May be relaxed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn forget_attempts(&self, name: AttemptName) -> Result<(), StoreError>;
+
+    /// Leaves a trace of something that changes nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn record(&self, trace: &Trace) -> Result<(), StoreError>;
+
+    /// Up to `limit` recorded events with numbers above `after`, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn events(&self, after: i64, limit: u32) -> Result<Vec<Recorded>, StoreError>;
+
+    /// Takes up to `limit` messages that are due out of the outbox, in the order in which they became due. Until `lease` has
+    /// passed nobody else gets them; then, unless they were settled, they are due again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError>;
+
+    /// Says what became of a claimed message. Changes nothing if it was claimed again since.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn settle(&self, id: i64, attempt: u32, outcome: Outcome) -> Result<(), StoreError>;
+
+    /// Removes up to `limit` of each: sessions, one-time tokens and counts of attempts that have expired; how many there
+    /// were. Safe to run at any time.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn purge(&self, limit: u32) -> Result<u64, StoreError>;
+
+    /// Removes up to `limit` events that are older than `age` and not waiting in the outbox; how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError>;
 
     /// Tells the store which keys its sessions are signed with ([`crate::KeyRing::fingerprints`]). It remembers them, and
     /// answers [`KeyBinding::Foreign`], remembering nothing, if it knows others and none of these.
@@ -119,13 +213,43 @@ pub struct Found {
     pub now: Timestamp,
 }
 
-/// An account with what is needed to check a password.
+/// An account with what is needed to check a password and to write to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The account.
     pub account: Account,
     /// Its password hash.
     pub password: PasswordHash,
+    /// When its address was confirmed.
+    pub confirmed_at: Option<Timestamp>,
+    /// An address that is to become the account's when it has been confirmed.
+    pub unconfirmed_email: Option<String>,
+}
+
+/// A one-time token to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOneTime {
+    /// Its name, freshly drawn.
+    pub id: OneTimeId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// What it is good for.
+    pub purpose: Purpose,
+    /// The address that it goes to.
+    pub email: String,
+    /// How long it is good.
+    pub lifetime: Duration,
+}
+
+/// A one-time token that is still good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundOneTime {
+    /// The token.
+    pub one_time: OneTime,
+    /// Whose it is.
+    pub login: Login,
+    /// The store's time of the read.
+    pub now: Timestamp,
 }
 
 /// A session as it appears in the list of devices.

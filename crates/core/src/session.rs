@@ -168,12 +168,21 @@ pub struct Account {
     pub email: String,
     /// The declared profile fields.
     pub profile: Profile,
-    /// Whether a password change without the current one is allowed once (after a reset link).
-    pub allow_password_change: bool,
+    /// Who may set a password without knowing the current one: whoever followed a reset link.
+    pub permit: Option<Permit>,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// Leave to set a password once without knowing the current one: for one session and for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permit {
+    /// The session.
+    pub client: ClientId,
+    /// From when on it is void.
+    pub until: Timestamp,
 }
 
 /// Profile fields (`name`, `nickname`, `image`, …) as the text of a JSON object. Kept as text because a request that only
@@ -235,10 +244,8 @@ impl NewAccount {
     #[must_use]
     pub fn made(self, id: AccountId, now: Timestamp) -> (Account, PasswordHash) {
         let Self { realm, provider, uid, email, profile, password } = self;
-        let allow_password_change = false;
-        let (created_at, updated_at) = (now, now);
-        let account =
-            Account { id, realm, provider, uid, email, profile, allow_password_change, created_at, updated_at };
+        let (permit, created_at, updated_at) = (None, now, now);
+        let account = Account { id, realm, provider, uid, email, profile, permit, created_at, updated_at };
         (account, password)
     }
 }
@@ -268,8 +275,17 @@ pub struct AccountUpdate {
     pub email: Option<String>,
     /// See [`Account::profile`].
     pub profile: Option<Profile>,
-    /// Hash of a new password. Setting one clears [`Account::allow_password_change`].
+    /// An address that is to become the account's when it has been confirmed; `Some(None)` forgets about it.
+    pub unconfirmed_email: Option<Option<String>>,
+    /// Whether the address is confirmed with the change, if it was not before.
+    pub confirm: bool,
+    /// Hash of a new password. Setting one takes the [`Account::permit`] back.
     pub password: Option<PasswordHash>,
+    /// Leave to set a password.
+    pub permit: Option<Permit>,
+    /// Whether all one-time tokens of the account become void: those sent to an address that is the account's no more, or
+    /// while somebody else had its password.
+    pub void_one_time: bool,
     /// The change is made only if the password hash still is this one.
     pub if_password: Option<PasswordHash>,
     /// Sessions that end with the change, in the same step.

@@ -22,8 +22,9 @@ use zeroize::{Zeroize, Zeroizing};
 
 const VERSION: u8 = 1;
 const CONTEXT: &[u8] = b"baton access token v1";
+const PSEUDONYM_CONTEXT: &[u8] = b"baton pseudonym v1";
 const FINGERPRINT_CONTEXT: &[u8] = b"baton key fingerprint v1";
-const MAC_LEN: usize = 16;
+pub(crate) const MAC_LEN: usize = 16;
 const TOKEN_LEN: usize = 1 + 4 + MAC_LEN;
 /// Length of a token in characters.
 pub const TOKEN_CHARS: usize = 28;
@@ -115,6 +116,10 @@ impl fmt::Debug for ClientId {
 pub struct Token(Zeroizing<String>);
 
 impl Token {
+    pub(crate) fn from_text(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
     /// The 28 characters. This is the secret: it belongs in a response and nowhere else.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -214,7 +219,7 @@ pub struct KeyRing {
 }
 
 #[derive(Clone)]
-struct Entry {
+pub(crate) struct Entry {
     id: u8,
     mac: Hmac<Sha256>,
 }
@@ -270,14 +275,13 @@ impl KeyRing {
     /// The token of this generation of this session. The same input always gives the same token.
     #[must_use]
     pub fn derive(&self, client: ClientId, generation: Generation) -> Token {
-        // `new` lets no empty ring through.
-        let entry = &self.entries[0];
+        let entry = self.signing();
         let head = VERSION << 4 | entry.id;
         let mut bytes = Zeroizing::new([0; TOKEN_LEN]);
         bytes[0] = head;
         bytes[1..5].copy_from_slice(&generation.0.to_be_bytes());
         bytes[5..].copy_from_slice(&entry.mac_of(head, client, generation));
-        Token(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes)))
+        Token::from_text(URL_SAFE_NO_PAD.encode(*bytes))
     }
 
     /// Whether `token` was issued for `client` by a key of this ring, and which generation it is. Compares in constant
@@ -291,9 +295,8 @@ impl KeyRing {
             return Err(TokenError::Malformed);
         }
         let head = bytes[0];
-        let id = head & 0x0f;
         let generation = Generation(u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]));
-        let entry = self.entries.iter().find(|entry| entry.id == id).ok_or(TokenError::UnknownKey(id))?;
+        let entry = self.named(head & 0x0f)?;
         let expected = entry.mac_of(head, client, generation);
         if bool::from(expected.ct_eq(&bytes[5..])) && generation > Generation::ZERO {
             Ok(Genuine { client, generation })
@@ -308,6 +311,25 @@ impl KeyRing {
     pub fn fingerprints(&self) -> Vec<String> {
         self.entries.iter().map(Entry::fingerprint).collect()
     }
+
+    /// A name for a text that tells nothing about it to somebody without the key. With another signing key it is another.
+    #[must_use]
+    pub fn pseudonym(&self, parts: &[&str]) -> [u8; 16] {
+        let lengths: Vec<[u8; 8]> = parts.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+        // With its length before each part, no two lists of parts read the same.
+        let framed = lengths.iter().zip(parts).flat_map(|(length, part)| [length.as_slice(), part.as_bytes()]);
+        let input: Vec<&[u8]> = std::iter::once(PSEUDONYM_CONTEXT).chain(framed).collect();
+        self.signing().mac(&input)
+    }
+
+    pub(crate) fn signing(&self) -> &Entry {
+        // `new` lets no empty ring through.
+        &self.entries[0]
+    }
+
+    pub(crate) fn named(&self, id: u8) -> Result<&Entry, TokenError> {
+        self.entries.iter().find(|entry| entry.id == id).ok_or(TokenError::UnknownKey(id))
+    }
 }
 
 impl fmt::Debug for KeyRing {
@@ -317,20 +339,25 @@ impl fmt::Debug for KeyRing {
 }
 
 impl Entry {
+    pub(crate) const fn id(&self) -> u8 {
+        self.id
+    }
+
     fn mac_of(&self, head: u8, client: ClientId, generation: Generation) -> [u8; MAC_LEN] {
-        let mut mac = self.mac.clone();
-        mac.update(CONTEXT);
-        mac.update(&[head]);
-        mac.update(client.as_bytes());
-        mac.update(&generation.0.to_be_bytes());
-        truncated(mac)
+        self.mac(&[CONTEXT, &[head], client.as_bytes(), &generation.0.to_be_bytes()])
     }
 
     fn fingerprint(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.mac::<12>(&[FINGERPRINT_CONTEXT, &[self.id]]))
+    }
+
+    /// The first `N` bytes of the MAC of these parts, one after the other.
+    pub(crate) fn mac<const N: usize>(&self, parts: &[&[u8]]) -> [u8; N] {
         let mut mac = self.mac.clone();
-        mac.update(FINGERPRINT_CONTEXT);
-        mac.update(&[self.id]);
-        URL_SAFE_NO_PAD.encode(truncated::<12>(mac))
+        for part in parts {
+            mac.update(part);
+        }
+        truncated(mac)
     }
 }
 
@@ -372,7 +399,7 @@ fn truncated<const N: usize>(mac: Hmac<Sha256>) -> [u8; N] {
 }
 
 /// Decodes base64url without padding into exactly `out`; false for anything else, including a non-canonical last digit.
-fn decode_exact(text: &str, chars: usize, out: &mut [u8]) -> bool {
+pub(crate) fn decode_exact(text: &str, chars: usize, out: &mut [u8]) -> bool {
     // The length is checked first: decoding an attacker's megabyte would be work for nothing.
     text.len() == chars && URL_SAFE_NO_PAD.decode_slice(text, out).is_ok_and(|written| written == out.len())
 }

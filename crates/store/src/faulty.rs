@@ -4,11 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use baton_core::attempts::{AttemptName, AttemptRule, Counted};
 use baton_core::clock::Timestamp;
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
-use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
+use baton_core::event::{Message, Outcome, Recorded, Trace};
+use baton_core::one_time::OneTimeId;
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
@@ -30,7 +34,18 @@ pub enum Operation {
     CreateSession,
     EndSession,
     Sessions,
+    CreateOneTime,
+    FindOneTime,
+    Redeem,
+    VoidOneTime,
+    CountAttempt,
+    ForgetAttempts,
+    Record,
+    Events,
+    Claim,
+    Settle,
     Purge,
+    PurgeEvents,
     BindKeys,
     Check,
 }
@@ -232,36 +247,97 @@ impl Store for FaultyStore {
         &self,
         account: NewAccount,
         session: Option<NewSession>,
+        trace: &Trace,
     ) -> Result<(Account, Option<Session>), CreateAccountError> {
-        self.through(Operation::CreateAccount, self.inner.create_account(account, session)).await
+        self.through(Operation::CreateAccount, self.inner.create_account(account, session, trace)).await
     }
 
     async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError> {
         self.through(Operation::FindLogin, self.inner.find_login(realm, provider, uid)).await
     }
 
-    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
-        self.through(Operation::UpdateAccount, self.inner.update_account(account, update)).await
+    async fn update_account(
+        &self,
+        account: AccountId,
+        update: AccountUpdate,
+        trace: &Trace,
+    ) -> Result<Account, UpdateAccountError> {
+        self.through(Operation::UpdateAccount, self.inner.update_account(account, update, trace)).await
     }
 
-    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
-        self.through(Operation::DeleteAccount, self.inner.delete_account(account)).await
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+        self.through(Operation::DeleteAccount, self.inner.delete_account(account, trace)).await
     }
 
-    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
-        self.through(Operation::CreateSession, self.inner.create_session(account, session)).await
+    async fn create_session(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<Session, CreateSessionError> {
+        self.through(Operation::CreateSession, self.inner.create_session(account, session, trace)).await
     }
 
-    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
-        self.through(Operation::EndSession, self.inner.end_session(account, client)).await
+    async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
+        self.through(Operation::EndSession, self.inner.end_session(account, client, trace)).await
     }
 
     async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
         self.through(Operation::Sessions, self.inner.sessions(account)).await
     }
 
+    async fn create_one_time(&self, token: NewOneTime) -> Result<bool, StoreError> {
+        self.through(Operation::CreateOneTime, self.inner.create_one_time(token)).await
+    }
+
+    async fn find_one_time(&self, id: OneTimeId) -> Result<Option<FoundOneTime>, StoreError> {
+        self.through(Operation::FindOneTime, self.inner.find_one_time(id)).await
+    }
+
+    async fn redeem(
+        &self,
+        id: OneTimeId,
+        update: AccountUpdate,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Account, Option<Session>), RedeemError> {
+        self.through(Operation::Redeem, self.inner.redeem(id, update, session, trace)).await
+    }
+
+    async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {
+        self.through(Operation::VoidOneTime, self.inner.void_one_time(id)).await
+    }
+
+    async fn count_attempt(&self, name: AttemptName, rule: AttemptRule) -> Result<Counted, StoreError> {
+        self.through(Operation::CountAttempt, self.inner.count_attempt(name, rule)).await
+    }
+
+    async fn forget_attempts(&self, name: AttemptName) -> Result<(), StoreError> {
+        self.through(Operation::ForgetAttempts, self.inner.forget_attempts(name)).await
+    }
+
+    async fn record(&self, trace: &Trace) -> Result<(), StoreError> {
+        self.through(Operation::Record, self.inner.record(trace)).await
+    }
+
+    async fn events(&self, after: i64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        self.through(Operation::Events, self.inner.events(after, limit)).await
+    }
+
+    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError> {
+        self.through(Operation::Claim, self.inner.claim(limit, lease)).await
+    }
+
+    async fn settle(&self, id: i64, attempt: u32, outcome: Outcome) -> Result<(), StoreError> {
+        self.through(Operation::Settle, self.inner.settle(id, attempt, outcome)).await
+    }
+
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         self.through(Operation::Purge, self.inner.purge(limit)).await
+    }
+
+    async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.through(Operation::PurgeEvents, self.inner.purge_events(age, limit)).await
     }
 
     async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {

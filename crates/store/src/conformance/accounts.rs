@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::event::Trace;
 use baton_core::session::{Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Profile};
 
 use super::{Harness, account, client, fresh, hash, new_account, new_session, signed_in, stored};
@@ -21,13 +22,14 @@ pub async fn a_new_account_is_found_by_its_uid(harness: &dyn Harness) {
         profile: Profile::from_fields(&fields),
         password: hash("ada"),
     };
-    let (account, session) = store.create_account(new.clone(), Some(new_session(1))).await.expect("create");
+    let (account, session) =
+        store.create_account(new.clone(), Some(new_session(1)), &Trace::NONE).await.expect("create");
 
     assert_eq!(
         (&account.realm, &account.provider, &account.uid, &account.email, &account.profile),
         (&new.realm, &new.provider, &new.uid, &new.email, &new.profile)
     );
-    assert!(!account.allow_password_change);
+    assert_eq!(account.permit, None);
     assert_eq!(account.created_at, account.updated_at);
     assert_eq!(account.profile.fields(), fields);
 
@@ -40,7 +42,7 @@ pub async fn a_new_account_is_found_by_its_uid(harness: &dyn Harness) {
     assert_eq!(found.account, account);
     assert!(found.now >= account.created_at);
 
-    let (alone, none) = store.create_account(new_account("bob"), None).await.expect("create");
+    let (alone, none) = store.create_account(new_account("bob"), None, &Trace::NONE).await.expect("create");
     assert_eq!(none, None);
     assert_eq!(store.sessions(alone.id).await.expect("list").1, []);
 }
@@ -74,9 +76,9 @@ pub async fn a_uid_is_unique_within_realm_and_provider(harness: &dyn Harness) {
     };
     let mut ids = std::collections::BTreeSet::new();
     for (realm, provider) in [("user", "email"), ("admin", "email"), ("user", "github")] {
-        let (account, _) = store.create_account(with(realm, provider), None).await.expect("create");
+        let (account, _) = store.create_account(with(realm, provider), None, &Trace::NONE).await.expect("create");
         assert!(ids.insert(account.id));
-        let again = store.create_account(with(realm, provider), None).await;
+        let again = store.create_account(with(realm, provider), None, &Trace::NONE).await;
         assert!(matches!(again, Err(CreateAccountError::Taken)), "{again:?}");
     }
 }
@@ -86,7 +88,7 @@ pub async fn taken_leaves_nothing_behind(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let (first, session) = signed_in(&*store, "ada", 1).await;
     let second = NewAccount { email: "other@example.test".to_owned(), password: hash("other"), ..new_account("ada") };
-    let answer = store.create_account(second, Some(new_session(2))).await;
+    let answer = store.create_account(second, Some(new_session(2)), &Trace::NONE).await;
     assert!(matches!(answer, Err(CreateAccountError::Taken)), "{answer:?}");
 
     assert_eq!(stored(&*store, client(2)).await, None);
@@ -102,11 +104,11 @@ pub async fn an_account_is_made_with_its_session_or_not_at_all(harness: &dyn Har
     let store = fresh(harness).await;
     let (_, session) = signed_in(&*store, "ada", 1).await;
     // The client id is in use.
-    let answer = store.create_account(new_account("bob"), Some(new_session(1))).await;
+    let answer = store.create_account(new_account("bob"), Some(new_session(1)), &Trace::NONE).await;
     assert!(matches!(answer, Err(CreateAccountError::Store(_))), "{answer:?}");
     assert_eq!(store.find_login("user", "email", "bob").await.expect("find"), None);
     assert_eq!(stored(&*store, client(1)).await, Some(session));
-    store.create_account(new_account("bob"), Some(new_session(2))).await.expect("the name is still free");
+    store.create_account(new_account("bob"), Some(new_session(2)), &Trace::NONE).await.expect("the name is still free");
 }
 
 /// Whatever a client may send comes back as it was.
@@ -127,7 +129,8 @@ pub async fn odd_strings_survive(harness: &dyn Harness) {
         };
         let mut session = new_session(number);
         session.device.user_agent = Some(text.to_owned());
-        let (account, _) = store.create_account(new.clone(), Some(session.clone())).await.expect("create");
+        let (account, _) =
+            store.create_account(new.clone(), Some(session.clone()), &Trace::NONE).await.expect("create");
 
         let login = store.find_login(text, text, text).await.expect("find").expect("it exists");
         assert_eq!(login.account, account);
@@ -147,7 +150,7 @@ pub async fn an_update_changes_what_it_names(harness: &dyn Harness) {
     let other = account(&*store, "bob").await;
     harness.advance(Duration::from_secs(1)).await;
     let update = AccountUpdate { password: Some(hash("new")), ..AccountUpdate::default() };
-    let after = store.update_account(before.id, update).await.expect("update");
+    let after = store.update_account(before.id, update, &Trace::NONE).await.expect("update");
     assert!(after.updated_at > before.updated_at);
     assert_eq!(after, Account { updated_at: after.updated_at, ..before.clone() });
     let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
@@ -160,7 +163,7 @@ pub async fn an_update_changes_what_it_names(harness: &dyn Harness) {
         profile: Some(profile.clone()),
         ..AccountUpdate::default()
     };
-    let renamed = store.update_account(before.id, update).await.expect("update");
+    let renamed = store.update_account(before.id, update, &Trace::NONE).await.expect("update");
     let expected = Account {
         uid: "ada@new".to_owned(),
         email: "ada@new.test".to_owned(),
@@ -176,7 +179,7 @@ pub async fn an_update_changes_what_it_names(harness: &dyn Harness) {
     assert_eq!((login.account, login.password.expose()), (other, hash("bob").expose()));
 
     let nobody = AccountId(before.id.0 + 1_000);
-    let answer = store.update_account(nobody, AccountUpdate::default()).await;
+    let answer = store.update_account(nobody, AccountUpdate::default(), &Trace::NONE).await;
     assert!(matches!(answer, Err(UpdateAccountError::Gone)), "{answer:?}");
 }
 
@@ -192,10 +195,10 @@ pub async fn an_update_that_is_refused_leaves_everything(harness: &dyn Harness) 
         ..AccountUpdate::default()
     };
     let taken = AccountUpdate { uid: Some("bob".to_owned()), ..update.clone() };
-    let answer = store.update_account(before.id, taken).await;
+    let answer = store.update_account(before.id, taken, &Trace::NONE).await;
     assert!(matches!(answer, Err(UpdateAccountError::Taken)), "{answer:?}");
     let overtaken = AccountUpdate { if_password: Some(hash("old")), ..update.clone() };
-    let answer = store.update_account(before.id, overtaken).await;
+    let answer = store.update_account(before.id, overtaken, &Trace::NONE).await;
     assert!(matches!(answer, Err(UpdateAccountError::Overtaken)), "{answer:?}");
 
     let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
@@ -204,7 +207,7 @@ pub async fn an_update_that_is_refused_leaves_everything(harness: &dyn Harness) 
 
     // Its own name is not taken, and the password is the one that was checked.
     let own = AccountUpdate { uid: Some("ada".to_owned()), if_password: Some(hash("ada")), ..update };
-    store.update_account(before.id, own).await.expect("update");
+    store.update_account(before.id, own, &Trace::NONE).await.expect("update");
     assert_eq!(stored(&*store, client(1)).await, None);
 }
 
@@ -213,12 +216,12 @@ pub async fn a_session_needs_the_password_that_was_checked(harness: &dyn Harness
     let store = fresh(harness).await;
     let account = account(&*store, "ada").await;
     let with = |number, text| NewSession { if_password: Some(hash(text)), ..new_session(number) };
-    store.create_session(account.id, with(1, "ada")).await.expect("create");
-    store.update_account(account.id, new_password(EndSessions::All)).await.expect("update");
-    let answer = store.create_session(account.id, with(2, "ada")).await;
+    store.create_session(account.id, with(1, "ada"), &Trace::NONE).await.expect("create");
+    store.update_account(account.id, new_password(EndSessions::All), &Trace::NONE).await.expect("update");
+    let answer = store.create_session(account.id, with(2, "ada"), &Trace::NONE).await;
     assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
-    store.create_session(account.id, with(3, "new")).await.expect("create");
-    store.create_session(account.id, new_session(4)).await.expect("create");
+    store.create_session(account.id, with(3, "new"), &Trace::NONE).await.expect("create");
+    store.create_session(account.id, new_session(4), &Trace::NONE).await.expect("create");
     let (_, entries) = store.sessions(account.id).await.expect("list");
     assert_eq!(entries.len(), 2);
 }
@@ -228,7 +231,7 @@ pub async fn a_new_password_ends_the_sessions_it_is_told_to(harness: &dyn Harnes
     let store = fresh(harness).await;
     let (account, _) = signed_in(&*store, "ada", 1).await;
     for number in 2..=3 {
-        store.create_session(account.id, new_session(number)).await.expect("create");
+        store.create_session(account.id, new_session(number), &Trace::NONE).await.expect("create");
     }
     let (_, others) = signed_in(&*store, "bob", 9).await;
     let left = async || {
@@ -245,11 +248,11 @@ pub async fn a_new_password_ends_the_sessions_it_is_told_to(harness: &dyn Harnes
         (EndSessions::AllBut(client(9)), vec![]),
     ];
     for (end, expected) in cases {
-        store.update_account(account.id, new_password(end)).await.expect("update");
+        store.update_account(account.id, new_password(end), &Trace::NONE).await.expect("update");
         assert_eq!(left().await, expected, "{end:?}");
     }
-    store.create_session(account.id, new_session(4)).await.expect("create");
-    store.update_account(account.id, new_password(EndSessions::All)).await.expect("update");
+    store.create_session(account.id, new_session(4), &Trace::NONE).await.expect("create");
+    store.update_account(account.id, new_password(EndSessions::All), &Trace::NONE).await.expect("update");
     assert_eq!(left().await, []);
     assert_eq!(stored(&*store, client(4)).await, None);
     assert_eq!(stored(&*store, client(9)).await, Some(others));
@@ -259,11 +262,11 @@ pub async fn a_new_password_ends_the_sessions_it_is_told_to(harness: &dyn Harnes
 pub async fn a_deleted_account_takes_its_sessions_along(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let (account, _) = signed_in(&*store, "ada", 1).await;
-    store.create_session(account.id, new_session(2)).await.expect("create");
+    store.create_session(account.id, new_session(2), &Trace::NONE).await.expect("create");
     let (_, others) = signed_in(&*store, "bob", 9).await;
 
-    assert!(store.delete_account(account.id).await.expect("delete"));
-    assert!(!store.delete_account(account.id).await.expect("delete"));
+    assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
+    assert!(!store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
     for number in 1..=2 {
         assert_eq!(stored(&*store, client(number)).await, None);
     }
@@ -281,7 +284,7 @@ pub async fn the_number_of_an_account_is_not_used_again(harness: &dyn Harness) {
         let account = account(&*store, "ada").await;
         assert!(account.id > last);
         last = account.id;
-        assert!(store.delete_account(account.id).await.expect("delete"));
+        assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
     }
 }
 

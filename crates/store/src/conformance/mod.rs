@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use baton_core::Store;
+use baton_core::event::Trace;
 use baton_core::session::{
     Account, Device, NewAccount, NewSession, PasswordHash, Profile, Renewal, Session, Swap, Swapped,
 };
@@ -175,13 +176,15 @@ fn new_session(number: u64) -> NewSession {
 }
 
 async fn account(store: &dyn Store, uid: &str) -> Account {
-    store.create_account(new_account(uid), None).await.expect("create an account").0
+    store.create_account(new_account(uid), None, &Trace::NONE).await.expect("create an account").0
 }
 
 /// An account with one session.
 async fn signed_in(store: &dyn Store, uid: &str, number: u64) -> (Account, Session) {
-    let (account, session) =
-        store.create_account(new_account(uid), Some(new_session(number))).await.expect("create an account");
+    let (account, session) = store
+        .create_account(new_account(uid), Some(new_session(number)), &Trace::NONE)
+        .await
+        .expect("create an account");
     (account, session.expect("a session was asked for"))
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use baton_core::Store;
 use baton_core::clock::Timestamp;
 use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::event::Trace;
 use baton_core::ports::{Login, SessionEntry};
 use baton_core::session::{
     AccountId, AccountUpdate, Device, EndSessions, NewSession, Renewal, Session, Swap, Swapped, Version,
@@ -196,7 +197,7 @@ impl Model {
             Step::End { uid, client } => {
                 let account = self.id_of(uid);
                 let theirs = self.sessions.get(&client).is_some_and(|entry| entry.session.account == account);
-                assert_eq!(self.store.end_session(account, client).await.expect("end"), theirs);
+                assert_eq!(self.store.end_session(account, client, &Trace::NONE).await.expect("end"), theirs);
                 if theirs {
                     self.sessions.remove(&client);
                 }
@@ -204,7 +205,7 @@ impl Model {
             Step::Delete { uid } => {
                 let account = self.id_of(uid);
                 let existed = self.accounts.remove(uid).is_some();
-                assert_eq!(self.store.delete_account(account).await.expect("delete"), existed);
+                assert_eq!(self.store.delete_account(account, &Trace::NONE).await.expect("delete"), existed);
                 self.sessions.retain(|_, entry| entry.session.account != account);
             }
             Step::Update { uid, end, hash, checked } => self.update(uid, end, hash, checked).await,
@@ -215,7 +216,7 @@ impl Model {
     async fn create_account(&mut self, uid: &'static str, session: Option<Fresh>) {
         let new = new_account(uid);
         let asked = session.clone().map(Fresh::into_new);
-        let answer = self.store.create_account(new.clone(), asked).await;
+        let answer = self.store.create_account(new.clone(), asked, &Trace::NONE).await;
         if self.accounts.contains_key(uid) {
             assert!(matches!(answer, Err(CreateAccountError::Taken)), "{answer:?}");
             return;
@@ -234,12 +235,13 @@ impl Model {
             assert_eq!(made.as_ref(), Some(&expected));
             self.sessions.insert(asked.client, SessionEntry { session: expected, device: Device::default() });
         }
-        self.accounts.insert(uid, Login { account, password: new.password });
+        self.accounts
+            .insert(uid, Login { account, password: new.password, confirmed_at: None, unconfirmed_email: None });
     }
 
     async fn create_session(&mut self, uid: &'static str, fresh: Fresh) {
         let account = self.id_of(uid);
-        let answer = self.store.create_session(account, fresh.clone().into_new()).await;
+        let answer = self.store.create_session(account, fresh.clone().into_new(), &Trace::NONE).await;
         if !self.accounts.contains_key(uid) {
             assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
             return;
@@ -307,7 +309,7 @@ impl Model {
             end,
             ..Default::default()
         };
-        let answer = self.store.update_account(account, update).await;
+        let answer = self.store.update_account(account, update, &Trace::NONE).await;
         let Some(known) = self.accounts.get_mut(uid) else {
             assert!(matches!(answer, Err(UpdateAccountError::Gone)), "{answer:?}");
             return;

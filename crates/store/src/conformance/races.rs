@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use baton_core::Store;
 use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
+use baton_core::event::Trace;
 use baton_core::session::{AccountUpdate, Swap, Swapped};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -76,7 +77,7 @@ pub async fn one_of_many_swaps_wins(harness: &dyn Harness) {
 pub async fn one_of_many_accounts_with_a_uid_is_made(harness: &dyn Harness) {
     let nodes = harness.nodes(NODES).await;
     let answers = race(&nodes, |node, rival| async move {
-        node.create_account(new_account("ada"), Some(new_session(rival as u64))).await
+        node.create_account(new_account("ada"), Some(new_session(rival as u64)), &Trace::NONE).await
     })
     .await;
     let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
@@ -98,13 +99,13 @@ pub async fn nothing_brings_an_ended_session_back(harness: &dyn Harness) {
     let nodes = harness.nodes(NODES).await;
     let owner = account(&*nodes[0], "ada").await;
     for round in 0..10 {
-        let session = nodes[0].create_session(owner.id, new_session(round)).await.expect("create");
+        let session = nodes[0].create_session(owner.id, new_session(round), &Trace::NONE).await.expect("create");
         let name = session.client;
         let endings = race(&nodes, |node, rival| {
             let session = session.clone();
             async move {
                 if rival % 8 == 0 {
-                    let ended = node.end_session(session.account, name).await.expect("end");
+                    let ended = node.end_session(session.account, name, &Trace::NONE).await.expect("end");
                     assert_eq!(stored(&*node, name).await, None, "ended, and still there");
                     return u32::from(ended);
                 }
@@ -137,13 +138,13 @@ pub async fn nothing_is_left_of_an_account_deleted_meanwhile(harness: &dyn Harne
         let new_password = AccountUpdate { password: Some(hash("new")), ..AccountUpdate::default() };
         async move {
             match rival % 4 {
-                0 => return u32::from(node.delete_account(owner.id).await.expect("delete")),
-                1 => match node.create_session(owner.id, new_session(rival as u64)).await {
+                0 => return u32::from(node.delete_account(owner.id, &Trace::NONE).await.expect("delete")),
+                1 => match node.create_session(owner.id, new_session(rival as u64), &Trace::NONE).await {
                     Ok(_) | Err(CreateSessionError::NoAccount) => {}
                     Err(error) => panic!("{error}"),
                 },
                 2 => drop(node.swap(session.client, &rotation(&session), None).await.expect("swap")),
-                _ => match node.update_account(owner.id, new_password.clone()).await {
+                _ => match node.update_account(owner.id, new_password.clone(), &Trace::NONE).await {
                     Ok(_) | Err(UpdateAccountError::Gone) => {}
                     Err(error) => panic!("{error}"),
                 },
@@ -168,7 +169,7 @@ pub async fn the_device_limit_holds(harness: &dyn Harness) {
     let owner = account(&*nodes[0], "ada").await;
     race(&nodes, |node, rival| async move {
         let new = baton_core::session::NewSession { max_devices: 3, ..new_session(rival as u64) };
-        node.create_session(owner.id, new).await.expect("create");
+        node.create_session(owner.id, new, &Trace::NONE).await.expect("create");
     })
     .await;
     for node in &nodes {
@@ -182,7 +183,7 @@ pub async fn a_read_sees_every_answered_swap(harness: &dyn Harness) {
     let owner = account(&*nodes[0], "ada").await;
     for number in 0..RIVALS {
         let new = baton_core::session::NewSession { max_devices: 1_000, ..new_session(number as u64) };
-        nodes[0].create_session(owner.id, new).await.expect("create");
+        nodes[0].create_session(owner.id, new, &Trace::NONE).await.expect("create");
     }
     let all: Arc<[Arc<dyn Store>]> = nodes.clone().into();
     race(&nodes, |node, rival| {

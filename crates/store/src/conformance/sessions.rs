@@ -6,6 +6,7 @@ use std::time::Duration;
 use baton_core::Store;
 use baton_core::clock::millis;
 use baton_core::error::CreateSessionError;
+use baton_core::event::Trace;
 use baton_core::session::{AccountId, Device, NewSession, Renewal, Session};
 use baton_core::token::ClientId;
 
@@ -17,10 +18,10 @@ const SHORT: Renewal = Renewal { lifespan: Duration::from_secs(2), max_lifetime:
 pub async fn a_new_session_is_as_the_core_makes_it(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let (account, first) = signed_in(&*store, "ada", 1).await;
-    let second = store.create_session(account.id, new_session(2)).await.expect("create");
+    let second = store.create_session(account.id, new_session(2), &Trace::NONE).await.expect("create");
     let capped = Renewal { lifespan: RENEWAL.lifespan, max_lifetime: Duration::from_millis(1_500) };
     let third = NewSession { renewal: capped, ..new_session(3) };
-    let third = store.create_session(account.id, third).await.expect("create");
+    let third = store.create_session(account.id, third, &Trace::NONE).await.expect("create");
     for (session, renewal) in [(first, RENEWAL), (second, RENEWAL), (third, capped)] {
         assert_eq!(session, Session::new(session.client, account.id, session.created_at, renewal));
         let found = store.find(session.client).await.expect("find").expect("it exists");
@@ -43,9 +44,9 @@ pub async fn an_unknown_client_is_not_found(harness: &dyn Harness) {
 pub async fn an_account_is_needed(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let account = account(&*store, "ada").await;
-    assert!(store.delete_account(account.id).await.expect("delete"));
+    assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
     for id in [account.id, AccountId(account.id.0 + 1), AccountId(0), AccountId(-1)] {
-        let answer = store.create_session(id, new_session(1)).await;
+        let answer = store.create_session(id, new_session(1), &Trace::NONE).await;
         assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
     }
     assert_eq!(stored(&*store, client(1)).await, None);
@@ -57,7 +58,7 @@ pub async fn a_client_id_is_not_taken_over(harness: &dyn Harness) {
     let (ada, theirs) = signed_in(&*store, "ada", 1).await;
     let bob = account(&*store, "bob").await;
     for id in [bob.id, ada.id] {
-        let answer = store.create_session(id, new_session(1)).await;
+        let answer = store.create_session(id, new_session(1), &Trace::NONE).await;
         assert!(matches!(answer, Err(CreateSessionError::Store(_))), "{answer:?}");
     }
     assert_eq!(stored(&*store, client(1)).await, Some(theirs));
@@ -78,7 +79,7 @@ pub async fn devices_survive(harness: &dyn Harness) {
             number += 1;
             let device = Device { user_agent: agent.map(str::to_owned), ip };
             let new = NewSession { device: device.clone(), max_devices: 1, ..new_session(number) };
-            store.create_session(account.id, new).await.expect("create");
+            store.create_session(account.id, new, &Trace::NONE).await.expect("create");
             let (_, entries) = store.sessions(account.id).await.expect("list");
             assert_eq!(entries.len(), 1);
             assert_eq!(entries[0].device, device);
@@ -93,20 +94,20 @@ pub async fn the_least_recently_used_one_makes_room(harness: &dyn Harness) {
     let mut made = Vec::new();
     for number in 1..=3 {
         harness.advance(Duration::from_millis(10)).await;
-        made.push(store.create_session(account.id, limited(number, 3)).await.expect("create"));
+        made.push(store.create_session(account.id, limited(number, 3), &Trace::NONE).await.expect("create"));
     }
     harness.advance(Duration::from_millis(10)).await;
     must_swap(&*store, &made[0], &rotation(&made[0])).await;
     harness.advance(Duration::from_millis(10)).await;
 
-    store.create_session(account.id, limited(4, 3)).await.expect("create");
+    store.create_session(account.id, limited(4, 3), &Trace::NONE).await.expect("create");
     assert_eq!(clients(&*store, account.id).await, [client(4), client(1), client(3)]);
     // A lower limit ends several at once.
     harness.advance(Duration::from_millis(10)).await;
-    store.create_session(account.id, limited(5, 2)).await.expect("create");
+    store.create_session(account.id, limited(5, 2), &Trace::NONE).await.expect("create");
     assert_eq!(clients(&*store, account.id).await, [client(5), client(4)]);
     harness.advance(Duration::from_millis(10)).await;
-    store.create_session(account.id, limited(6, 1)).await.expect("create");
+    store.create_session(account.id, limited(6, 1), &Trace::NONE).await.expect("create");
     assert_eq!(clients(&*store, account.id).await, [client(6)]);
     for number in 1..=5 {
         assert_eq!(stored(&*store, client(number)).await, None);
@@ -118,13 +119,13 @@ pub async fn the_new_one_stays_whatever_the_time(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let account = account(&*store, "ada").await;
     for number in [500, 900, 100, 700, 300, 800, 1, 999] {
-        store.create_session(account.id, limited(number, 2)).await.expect("create");
+        store.create_session(account.id, limited(number, 2), &Trace::NONE).await.expect("create");
         let left = clients(&*store, account.id).await;
         assert!(left.contains(&client(number)), "{number}");
         assert!(left.len() <= 2);
     }
     for number in [400, 2, 998] {
-        store.create_session(account.id, limited(number, 1)).await.expect("create");
+        store.create_session(account.id, limited(number, 1), &Trace::NONE).await.expect("create");
         assert_eq!(clients(&*store, account.id).await, [client(number)]);
     }
 }
@@ -135,9 +136,9 @@ pub async fn the_limit_counts_one_account_only(harness: &dyn Harness) {
     let (ada, _) = signed_in(&*store, "ada", 1).await;
     let (bob, _) = signed_in(&*store, "bob", 2).await;
     harness.advance(Duration::from_millis(10)).await;
-    store.create_session(ada.id, limited(3, 2)).await.expect("create");
+    store.create_session(ada.id, limited(3, 2), &Trace::NONE).await.expect("create");
     assert_eq!(clients(&*store, ada.id).await, [client(3), client(1)]);
-    store.create_session(ada.id, limited(4, 1)).await.expect("create");
+    store.create_session(ada.id, limited(4, 1), &Trace::NONE).await.expect("create");
     assert_eq!(clients(&*store, ada.id).await, [client(4)]);
     assert_eq!(clients(&*store, bob.id).await, [client(2)]);
 }
@@ -147,12 +148,12 @@ pub async fn only_their_account_ends_them(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let (ada, session) = signed_in(&*store, "ada", 1).await;
     let (bob, _) = signed_in(&*store, "bob", 2).await;
-    assert!(!store.end_session(bob.id, client(1)).await.expect("end"));
-    assert!(!store.end_session(ada.id, client(404)).await.expect("end"));
+    assert!(!store.end_session(bob.id, client(1), &Trace::NONE).await.expect("end"));
+    assert!(!store.end_session(ada.id, client(404), &Trace::NONE).await.expect("end"));
     assert_eq!(stored(&*store, client(1)).await, Some(session));
-    assert!(store.end_session(ada.id, client(1)).await.expect("end"));
+    assert!(store.end_session(ada.id, client(1), &Trace::NONE).await.expect("end"));
     assert_eq!(stored(&*store, client(1)).await, None);
-    assert!(!store.end_session(ada.id, client(1)).await.expect("end"));
+    assert!(!store.end_session(ada.id, client(1), &Trace::NONE).await.expect("end"));
     assert!(stored(&*store, client(2)).await.is_some());
 }
 
@@ -163,7 +164,7 @@ pub async fn they_are_listed_by_last_use(harness: &dyn Harness) {
     let mut made = Vec::new();
     for number in [3, 1, 4, 2] {
         let new = NewSession { renewal: SHORT, ..new_session(number) };
-        made.push(store.create_session(account.id, new).await.expect("create"));
+        made.push(store.create_session(account.id, new, &Trace::NONE).await.expect("create"));
         harness.advance(Duration::from_millis(10)).await;
     }
     let used = must_swap(&*store, &made[1], &rotation(&made[1])).await;
@@ -182,8 +183,11 @@ pub async fn they_are_listed_by_last_use(harness: &dyn Harness) {
 pub async fn purge_takes_only_expired_ones(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let account = account(&*store, "ada").await;
-    let short = store.create_session(account.id, NewSession { renewal: SHORT, ..new_session(1) }).await.expect("short");
-    let long = store.create_session(account.id, new_session(2)).await.expect("long");
+    let short = store
+        .create_session(account.id, NewSession { renewal: SHORT, ..new_session(1) }, &Trace::NONE)
+        .await
+        .expect("short");
+    let long = store.create_session(account.id, new_session(2), &Trace::NONE).await.expect("long");
     assert_eq!(store.purge(10).await.expect("purge"), 0);
 
     harness.advance(SHORT.lifespan - Duration::from_millis(500)).await;
@@ -206,7 +210,7 @@ pub async fn purge_stops_at_its_limit(harness: &dyn Harness) {
     let mut kept = None;
     for number in 1..=6 {
         let new = NewSession { renewal: SHORT, ..new_session(number) };
-        kept = Some(store.create_session(account.id, new).await.expect("create"));
+        kept = Some(store.create_session(account.id, new, &Trace::NONE).await.expect("create"));
     }
     let kept = kept.expect("there are six");
     must_swap(&*store, &kept, &rotation(&kept)).await;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use baton_core::clock::{Timestamp, millis};
+use baton_core::event::Trace;
 use baton_core::session::{Renewal, Session, Swap, Swapped, Version};
 
 use super::{DAY, Harness, RENEWAL, client, fresh, generation, must_swap, new_session, rotation, signed_in, stored};
@@ -44,7 +45,7 @@ pub async fn a_note_hands_nothing_out(harness: &dyn Harness) {
     assert_eq!(noted.confirmed, rotated.generation);
 
     // Also where nothing has been handed out yet.
-    store.create_session(fresh.account, new_session(2)).await.expect("create");
+    store.create_session(fresh.account, new_session(2), &Trace::NONE).await.expect("create");
     let second = stored(&*store, client(2)).await.expect("it exists");
     let note = Swap { expect: second.version(), confirmed: second.generation, hand_out: None, ..rotation(&second) };
     let noted = must_swap(&*store, &second, &note).await;
@@ -98,7 +99,7 @@ pub async fn each_part_of_the_version_counts(harness: &dyn Harness) {
     assert_eq!(entries[0].device.ip, None, "a swap that was not made notes no address");
 
     // `None` is expected before the first hand-out, and only then.
-    store.create_session(session.account, new_session(2)).await.expect("create");
+    store.create_session(session.account, new_session(2), &Trace::NONE).await.expect("create");
     let second = stored(&*store, client(2)).await.expect("it exists");
     let mut swap = rotation(&second);
     swap.expect.handed_out_at = Some(second.created_at);
@@ -192,7 +193,7 @@ pub async fn an_ended_session_is_gone(harness: &dyn Harness) {
             assert_eq!(stored(&*store, session.client).await, None);
         }
     };
-    assert!(store.end_session(account.id, client(1)).await.expect("end"));
+    assert!(store.end_session(account.id, client(1), &Trace::NONE).await.expect("end"));
     gone(&session).await;
     gone(&Session { client: client(404), ..session }).await;
 }

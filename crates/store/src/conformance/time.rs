@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baton_core::clock::Timestamp;
+use baton_core::event::Trace;
 use baton_core::session::Swapped;
 
 use super::{Harness, fresh, must_swap, rotation, signed_in};
@@ -25,7 +26,8 @@ pub async fn time_never_goes_back(harness: &dyn Harness) {
         follows(session.last_seen_at);
         follows(store.find(session.client).await.expect("find").expect("it exists").now);
         follows(store.sessions(account.id).await.expect("list").0);
-        let renewed = store.create_session(account.id, super::new_session(100 + round)).await.expect("create");
+        let renewed =
+            store.create_session(account.id, super::new_session(100 + round), &Trace::NONE).await.expect("create");
         follows(renewed.created_at);
     }
     harness.advance(Duration::from_secs(1)).await;

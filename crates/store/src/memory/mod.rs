@@ -2,13 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use baton_core::attempts::{AttemptName, AttemptRule, Attempts, Counted};
 use baton_core::clock::{Clock, Timestamp};
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
-use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
+use baton_core::event::{Event, Message, MessageBody, Outcome, Recorded, Trace};
+use baton_core::one_time::{OneTime, OneTimeId};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
@@ -28,8 +34,19 @@ struct Tables {
     accounts: BTreeMap<AccountId, Login>,
     logins: HashMap<(String, String, String), AccountId>,
     sessions: HashMap<ClientId, SessionEntry>,
+    one_time: HashMap<OneTimeId, OneTime>,
+    attempts: HashMap<AttemptName, Attempts>,
+    events: BTreeMap<i64, Recorded>,
+    outbox: BTreeMap<i64, Posted>,
     keys: BTreeSet<String>,
     last_id: i64,
+    last_event: i64,
+    last_message: i64,
+}
+
+struct Posted {
+    message: Message,
+    due_at: Timestamp,
 }
 
 impl MemoryStore {
@@ -74,6 +91,7 @@ impl Store for MemoryStore {
         &self,
         new: NewAccount,
         session: Option<NewSession>,
+        trace: &Trace,
     ) -> Result<(Account, Option<Session>), CreateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
@@ -87,8 +105,10 @@ impl Store for MemoryStore {
         tables.last_id += 1;
         let (account, password) = new.made(AccountId(tables.last_id), now);
         tables.logins.insert(name, account.id);
-        tables.accounts.insert(account.id, Login { account: account.clone(), password });
+        let login = Login { account: account.clone(), password, confirmed_at: None, unconfirmed_email: None };
+        tables.accounts.insert(account.id, login);
         let session = session.map(|session| tables.insert(account.id, session, now));
+        tables.leave(trace, Some(account.id), now);
         Ok((account, session))
     }
 
@@ -98,44 +118,37 @@ impl Store for MemoryStore {
         Ok(tables.logins.get(&name).and_then(|id| tables.accounts.get(id)).cloned())
     }
 
-    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
+    async fn update_account(
+        &self,
+        account: AccountId,
+        update: AccountUpdate,
+        trace: &Trace,
+    ) -> Result<Account, UpdateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
-        let Some(login) = tables.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
-        if update.if_password.is_some_and(|checked| checked != login.password) {
-            return Err(UpdateAccountError::Overtaken);
-        }
-        let mut changed = login.clone();
-        if let Some(uid) = update.uid {
-            let name = |uid: &str| (changed.account.realm.clone(), changed.account.provider.clone(), uid.to_owned());
-            let (old, new) = (name(&changed.account.uid), name(&uid));
-            if tables.logins.get(&new).is_some_and(|owner| *owner != account) {
-                return Err(UpdateAccountError::Taken);
-            }
-            tables.logins.remove(&old);
-            tables.logins.insert(new, account);
-            changed.account.uid = uid;
-        }
-        if let Some(password) = update.password {
-            changed.password = password;
-            changed.account.allow_password_change = false;
-        }
-        changed.account.email = update.email.unwrap_or(changed.account.email);
-        changed.account.profile = update.profile.unwrap_or(changed.account.profile);
-        changed.account.updated_at = changed.account.updated_at.max(now);
-        tables.accounts.insert(account, changed.clone());
-        tables.sessions.retain(|client, entry| entry.session.account != account || update.end.keeps(*client));
-        Ok(changed.account)
+        let changed = tables.update(account, update, now)?;
+        tables.leave(trace, Some(account), now);
+        Ok(changed)
     }
 
-    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
         let mut tables = self.tables.lock();
-        tables.sessions.retain(|_, entry| entry.session.account != account);
-        tables.logins.retain(|_, id| *id != account);
-        Ok(tables.accounts.remove(&account).is_some())
+        let existed = tables.accounts.remove(&account).is_some();
+        if existed {
+            tables.sessions.retain(|_, entry| entry.session.account != account);
+            tables.one_time.retain(|_, token| token.account != account);
+            tables.logins.retain(|_, id| *id != account);
+            tables.leave(trace, Some(account), self.time.now());
+        }
+        Ok(existed)
     }
 
-    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
+    async fn create_session(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<Session, CreateSessionError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
@@ -143,20 +156,19 @@ impl Store for MemoryStore {
             return Err(CreateSessionError::NoAccount);
         }
         tables.must_be_free(session.client)?;
-        let max_devices = session.max_devices.max(1) as usize;
-        let session = tables.insert(account, session, now);
-        // The new one is kept whatever the times say, so the others share what remains.
-        let others = tables.of(account).into_iter().filter(|entry| entry.session.client != session.client);
-        for surplus in others.skip(max_devices - 1) {
-            tables.sessions.remove(&surplus.session.client);
-        }
+        let session = tables.insert_with_room(account, session, now);
+        tables.leave(trace, Some(account), now);
         Ok(session)
     }
 
-    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
+    async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
         let mut tables = self.tables.lock();
         let theirs = tables.sessions.get(&client).is_some_and(|entry| entry.session.account == account);
-        Ok(theirs && tables.sessions.remove(&client).is_some())
+        if theirs {
+            tables.sessions.remove(&client);
+            tables.leave(trace, Some(account), self.time.now());
+        }
+        Ok(theirs)
     }
 
     async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
@@ -164,15 +176,123 @@ impl Store for MemoryStore {
         Ok((self.time.now(), tables.of(account)))
     }
 
-    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+    async fn create_one_time(&self, new: NewOneTime) -> Result<bool, StoreError> {
+        let mut tables = self.tables.lock();
+        let NewOneTime { id, account, purpose, email, lifetime } = new;
+        if !tables.accounts.contains_key(&account) {
+            return Ok(false);
+        }
+        let expires_at = self.time.now().plus(lifetime);
+        tables.one_time.insert(id, OneTime { id, account, purpose, email, expires_at });
+        Ok(true)
+    }
+
+    async fn find_one_time(&self, id: OneTimeId) -> Result<Option<FoundOneTime>, StoreError> {
+        let tables = self.tables.lock();
+        let now = self.time.now();
+        let Some(one_time) = tables.good_one_time(id, now) else { return Ok(None) };
+        let login = tables.accounts.get(&one_time.account).cloned();
+        Ok(login.map(|login| FoundOneTime { one_time: one_time.clone(), login, now }))
+    }
+
+    async fn redeem(
+        &self,
+        id: OneTimeId,
+        update: AccountUpdate,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
-        let expired = tables.sessions.values().filter(|entry| entry.session.expires_at <= now);
-        let expired: Vec<_> = expired.map(|entry| entry.session.client).take(limit as usize).collect();
-        for client in &expired {
-            tables.sessions.remove(client);
+        let OneTime { account, purpose, .. } = tables.good_one_time(id, now).ok_or(RedeemError::Gone)?.clone();
+        if let Some(session) = &session {
+            tables.must_be_free(session.client)?;
         }
-        Ok(expired.len() as u64)
+        let changed = tables.update(account, update, now).map_err(|error| match error {
+            UpdateAccountError::Gone | UpdateAccountError::Overtaken => RedeemError::Gone,
+            UpdateAccountError::Taken => RedeemError::Taken,
+            UpdateAccountError::Store(error) => error.into(),
+        })?;
+        tables.one_time.retain(|_, token| token.account != account || token.purpose != purpose);
+        let session = session.map(|session| tables.insert_with_room(account, session, now));
+        tables.leave(trace, Some(account), now);
+        Ok((changed, session))
+    }
+
+    async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {
+        self.tables.lock().one_time.remove(&id);
+        Ok(())
+    }
+
+    async fn count_attempt(&self, name: AttemptName, rule: AttemptRule) -> Result<Counted, StoreError> {
+        let attempts = &mut self.tables.lock().attempts;
+        let (next, counted) = attempts.get(&name).copied().unwrap_or_default().counted(rule, self.time.now());
+        attempts.insert(name, next);
+        Ok(counted)
+    }
+
+    async fn forget_attempts(&self, name: AttemptName) -> Result<(), StoreError> {
+        self.tables.lock().attempts.remove(&name);
+        Ok(())
+    }
+
+    async fn record(&self, trace: &Trace) -> Result<(), StoreError> {
+        let mut tables = self.tables.lock();
+        tables.leave(trace, None, self.time.now());
+        Ok(())
+    }
+
+    async fn events(&self, after: i64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        let tables = self.tables.lock();
+        let later = tables.events.range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(later.map(|(_, recorded)| recorded.clone()).take(limit as usize).collect())
+    }
+
+    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        let mut due: Vec<&mut Posted> = tables.outbox.values_mut().filter(|posted| posted.due_at <= now).collect();
+        due.sort_by_key(|posted| (posted.due_at, posted.message.id));
+        let claimed = due.into_iter().take(limit as usize).map(|posted| {
+            posted.due_at = now.plus(lease);
+            posted.message.attempt = posted.message.attempt.saturating_add(1);
+            posted.message.clone()
+        });
+        Ok(claimed.collect())
+    }
+
+    async fn settle(&self, id: i64, attempt: u32, outcome: Outcome) -> Result<(), StoreError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        if let Some(posted) = tables.outbox.get_mut(&id).filter(|posted| posted.message.attempt == attempt) {
+            match outcome {
+                Outcome::Retry(after) => posted.due_at = now.plus(after),
+                Outcome::Done => drop(tables.outbox.remove(&id)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        let mut tables = self.tables.lock();
+        let (now, limit) = (self.time.now(), limit as usize);
+        let Tables { sessions, one_time, attempts, .. } = &mut *tables;
+        Ok(remove(sessions, limit, |entry| entry.session.expires_at <= now)
+            + remove(one_time, limit, |token| token.expires_at <= now)
+            + remove(attempts, limit, |attempts| attempts.expires_at <= now))
+    }
+
+    async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        let waiting: BTreeSet<i64> = tables.outbox.values().filter_map(|posted| posted.event()).collect();
+        let old = tables.events.values().filter(|recorded| recorded.at.plus(age) <= now);
+        let old = old.map(|recorded| recorded.id).filter(|id| !waiting.contains(id));
+        let old: Vec<i64> = old.take(limit as usize).collect();
+        for id in &old {
+            tables.events.remove(id);
+        }
+        Ok(old.len() as u64)
     }
 
     async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {
@@ -204,6 +324,81 @@ impl Tables {
         session
     }
 
+    /// The same, in the place of the least recently used ones if there are too many.
+    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> Session {
+        let max_devices = new.max_devices.max(1) as usize;
+        let session = self.insert(account, new, now);
+        // The new one is kept whatever the times say, so the others share what remains.
+        let others = self.of(account).into_iter().filter(|entry| entry.session.client != session.client);
+        for surplus in others.skip(max_devices - 1) {
+            self.sessions.remove(&surplus.session.client);
+        }
+        session
+    }
+
+    fn update(
+        &mut self,
+        account: AccountId,
+        update: AccountUpdate,
+        now: Timestamp,
+    ) -> Result<Account, UpdateAccountError> {
+        let Some(login) = self.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
+        if update.if_password.is_some_and(|checked| checked != login.password) {
+            return Err(UpdateAccountError::Overtaken);
+        }
+        let mut changed = login.clone();
+        if let Some(uid) = update.uid {
+            let name = |uid: &str| (changed.account.realm.clone(), changed.account.provider.clone(), uid.to_owned());
+            let (old, new) = (name(&changed.account.uid), name(&uid));
+            if self.logins.get(&new).is_some_and(|owner| *owner != account) {
+                return Err(UpdateAccountError::Taken);
+            }
+            self.logins.remove(&old);
+            self.logins.insert(new, account);
+            changed.account.uid = uid;
+        }
+        if let Some(password) = update.password {
+            changed.password = password;
+            changed.account.permit = None;
+        }
+        changed.account.email = update.email.unwrap_or(changed.account.email);
+        changed.unconfirmed_email = update.unconfirmed_email.unwrap_or(changed.unconfirmed_email);
+        changed.confirmed_at = changed.confirmed_at.or(update.confirm.then_some(now));
+        changed.account.permit = update.permit.or(changed.account.permit);
+        changed.account.profile = update.profile.unwrap_or(changed.account.profile);
+        changed.account.updated_at = changed.account.updated_at.max(now);
+        self.accounts.insert(account, changed.clone());
+        self.sessions.retain(|client, entry| entry.session.account != account || update.end.keeps(*client));
+        self.one_time.retain(|_, token| token.account != account || !update.void_one_time);
+        Ok(changed.account)
+    }
+
+    fn good_one_time(&self, id: OneTimeId, now: Timestamp) -> Option<&OneTime> {
+        self.one_time.get(&id).filter(|token| now < token.expires_at)
+    }
+
+    /// Leaves a trace of a change of this account.
+    fn leave(&mut self, trace: &Trace, account: Option<AccountId>, now: Timestamp) {
+        for event in &trace.events {
+            self.last_event += 1;
+            let event = Event { account: event.account.or(account), ..event.clone() };
+            let recorded = Recorded { id: self.last_event, at: now, event };
+            for url in &trace.webhooks {
+                self.post(MessageBody::Webhook(url.clone(), recorded.clone()), now);
+            }
+            self.events.insert(recorded.id, recorded);
+        }
+        for mail in &trace.mails {
+            self.post(MessageBody::Mail(mail.clone()), now);
+        }
+    }
+
+    fn post(&mut self, body: MessageBody, now: Timestamp) {
+        self.last_message += 1;
+        let message = Message { id: self.last_message, attempt: 0, created_at: now, body };
+        self.outbox.insert(message.id, Posted { message, due_at: now });
+    }
+
     /// The sessions of an account, most recently used first.
     fn of(&self, account: AccountId) -> Vec<SessionEntry> {
         let mut entries: Vec<_> =
@@ -213,4 +408,23 @@ impl Tables {
         });
         entries
     }
+}
+
+impl Posted {
+    /// The event that it tells of.
+    const fn event(&self) -> Option<i64> {
+        match &self.message.body {
+            MessageBody::Webhook(_, recorded) => Some(recorded.id),
+            MessageBody::Mail(_) => None,
+        }
+    }
+}
+
+/// Removes up to `limit` entries; how many there were.
+fn remove<K: Copy + Eq + Hash, V>(entries: &mut HashMap<K, V>, limit: usize, expired: impl Fn(&V) -> bool) -> u64 {
+    let found: Vec<K> = entries.iter().filter(|(_, entry)| expired(entry)).map(|(key, _)| *key).take(limit).collect();
+    for key in &found {
+        entries.remove(key);
+    }
+    found.len() as u64
 }

@@ -28,9 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use baton_core::attempts::{AttemptName, AttemptRule, Counted};
 use baton_core::clock::{Clock, Timestamp};
-use baton_core::error::{CreateAccountError, CreateSessionError, StoreError, UpdateAccountError};
-use baton_core::ports::{Found, KeyBinding, Login, SessionEntry, Store};
+use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
+use baton_core::event::{Message, Outcome, Recorded, Trace};
+use baton_core::one_time::OneTimeId;
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 
@@ -192,9 +195,11 @@ impl Store for SqliteStore {
         &self,
         account: NewAccount,
         session: Option<NewSession>,
+        trace: &Trace,
     ) -> Result<(Account, Option<Session>), CreateAccountError> {
+        let trace = trace.clone();
         self.writer
-            .run("create an account", Durability::Durable, move |tx| ops::create_account(tx, account, session))
+            .run("create an account", Durability::Durable, move |tx| ops::create_account(tx, account, session, &trace))
             .await?
             .ok_or(CreateAccountError::Taken)
     }
@@ -204,9 +209,15 @@ impl Store for SqliteStore {
         self.readers.read("find a login", move |connection| rows::find_login(connection, &name)).await
     }
 
-    async fn update_account(&self, account: AccountId, update: AccountUpdate) -> Result<Account, UpdateAccountError> {
+    async fn update_account(
+        &self,
+        account: AccountId,
+        update: AccountUpdate,
+        trace: &Trace,
+    ) -> Result<Account, UpdateAccountError> {
+        let trace = trace.clone();
         self.writer
-            .run("update an account", Durability::Durable, move |tx| ops::update_account(tx, account, &update))
+            .run("update an account", Durability::Durable, move |tx| ops::update_account(tx, account, &update, &trace))
             .await?
             .map_err(|unchanged| match unchanged {
                 Unchanged::Gone => UpdateAccountError::Gone,
@@ -215,19 +226,29 @@ impl Store for SqliteStore {
             })
     }
 
-    async fn delete_account(&self, account: AccountId) -> Result<bool, StoreError> {
-        self.writer.run("delete an account", Durability::Durable, move |tx| ops::delete_account(tx, account)).await
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+        let trace = trace.clone();
+        let work = move |tx: &ops::Tx<'_>| ops::delete_account(tx, account, &trace);
+        self.writer.run("delete an account", Durability::Durable, work).await
     }
 
-    async fn create_session(&self, account: AccountId, session: NewSession) -> Result<Session, CreateSessionError> {
+    async fn create_session(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<Session, CreateSessionError> {
+        let trace = trace.clone();
         self.writer
-            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session))
+            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
             .await?
             .ok_or(CreateSessionError::NoAccount)
     }
 
-    async fn end_session(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
-        self.writer.run("end a session", Durability::Durable, move |tx| ops::end_session(tx, account, client)).await
+    async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
+        let trace = trace.clone();
+        let work = move |tx: &ops::Tx<'_>| ops::end_session(tx, account, client, &trace);
+        self.writer.run("end a session", Durability::Durable, work).await
     }
 
     async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
@@ -239,8 +260,77 @@ impl Store for SqliteStore {
         Ok((self.time.now(), entries))
     }
 
+    async fn create_one_time(&self, token: NewOneTime) -> Result<bool, StoreError> {
+        let work = move |tx: &ops::Tx<'_>| ops::create_one_time(tx, &token);
+        self.writer.run("keep a one-time token", Durability::Durable, work).await
+    }
+
+    async fn find_one_time(&self, id: OneTimeId) -> Result<Option<FoundOneTime>, StoreError> {
+        let found =
+            self.readers.read("find a one-time token", move |connection| rows::find_one_time(connection, id)).await?;
+        let now = self.time.now();
+        let good = found.filter(|(one_time, _)| now < one_time.expires_at);
+        Ok(good.map(|(one_time, login)| FoundOneTime { one_time, login, now }))
+    }
+
+    async fn redeem(
+        &self,
+        id: OneTimeId,
+        update: AccountUpdate,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Account, Option<Session>), RedeemError> {
+        let trace = trace.clone();
+        let work = move |tx: &ops::Tx<'_>| ops::redeem(tx, id, &update, session.as_ref(), &trace);
+        self.writer.run("redeem a one-time token", Durability::Durable, work).await?.map_err(
+            |unchanged| match unchanged {
+                Unchanged::Gone | Unchanged::Overtaken => RedeemError::Gone,
+                Unchanged::Taken => RedeemError::Taken,
+            },
+        )
+    }
+
+    async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {
+        self.writer.run("void a one-time token", Durability::Relaxed, move |tx| ops::void_one_time(tx, id)).await
+    }
+
+    async fn count_attempt(&self, name: AttemptName, rule: AttemptRule) -> Result<Counted, StoreError> {
+        self.writer.run("count an attempt", Durability::Relaxed, move |tx| ops::count_attempt(tx, name, rule)).await
+    }
+
+    async fn forget_attempts(&self, name: AttemptName) -> Result<(), StoreError> {
+        self.writer.run("forget attempts", Durability::Relaxed, move |tx| ops::forget_attempts(tx, name)).await
+    }
+
+    async fn record(&self, trace: &Trace) -> Result<(), StoreError> {
+        let trace = trace.clone();
+        self.writer.run("record", Durability::Durable, move |tx| ops::leave(tx, &trace, None)).await
+    }
+
+    async fn events(&self, after: i64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        self.readers.read("list events", move |connection| rows::events(connection, after, limit)).await
+    }
+
+    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError> {
+        let now = self.time.now();
+        // Asked every second or so and hardly ever yes: not a task for the writer.
+        if !self.readers.read("look into the outbox", move |connection| rows::is_due(connection, now)).await? {
+            return Ok(Vec::new());
+        }
+        self.writer.run("claim messages", Durability::Durable, move |tx| ops::claim(tx, limit, lease)).await
+    }
+
+    async fn settle(&self, id: i64, attempt: u32, outcome: Outcome) -> Result<(), StoreError> {
+        let durability = if outcome == Outcome::Done { Durability::Durable } else { Durability::Relaxed };
+        self.writer.run("settle a message", durability, move |tx| ops::settle(tx, id, attempt, outcome)).await
+    }
+
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         self.writer.run("purge", Durability::Durable, move |tx| ops::purge(tx, limit)).await
+    }
+
+    async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.writer.run("purge events", Durability::Relaxed, move |tx| ops::purge_events(tx, age, limit)).await
     }
 
     async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {

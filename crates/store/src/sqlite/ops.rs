@@ -2,9 +2,13 @@
 
 use std::cell::Cell;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use baton_core::attempts::{AttemptName, AttemptRule, Attempts, Counted};
 use baton_core::clock::{Timestamp, millis};
-use baton_core::ports::KeyBinding;
+use baton_core::event::{Message, Outcome, Trace};
+use baton_core::one_time::{OneTime, OneTimeId};
+use baton_core::ports::{KeyBinding, NewOneTime};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, PasswordHash, Profile, Session, Swap,
     Swapped,
@@ -97,6 +101,7 @@ pub(super) fn create_account(
     tx: &Tx<'_>,
     new: NewAccount,
     session: Option<NewSession>,
+    trace: &Trace,
 ) -> rusqlite::Result<Option<(Account, Option<Session>)>> {
     let now = tx.time.now();
     let made = tx.execute(
@@ -118,6 +123,7 @@ pub(super) fn create_account(
     }
     let (account, _) = new.made(AccountId(tx.connection.last_insert_rowid()), now);
     let session = session.map(|session| insert_session(tx, account.id, &session, now)).transpose()?;
+    leave(tx, trace, Some(account.id))?;
     Ok(Some((account, session)))
 }
 
@@ -132,19 +138,32 @@ pub(super) fn update_account(
     tx: &Tx<'_>,
     account: AccountId,
     update: &AccountUpdate,
+    trace: &Trace,
 ) -> rusqlite::Result<Result<Account, Unchanged>> {
+    let changed = update_row(tx, account, update)?;
+    if changed.is_ok() {
+        leave(tx, trace, Some(account))?;
+    }
+    Ok(changed)
+}
+
+fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Account, Unchanged>> {
     let Some(password) = password_of(tx, account)? else { return Ok(Err(Unchanged::Gone)) };
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
     }
     let now = tx.time.now().as_millis();
+    let permit = update.permit.as_ref();
     let made = tx.execute(
         "UPDATE OR IGNORE accounts SET
              uid = coalesce(?2, uid),
              email = coalesce(?3, email),
              profile = coalesce(?4, profile),
              password = coalesce(?5, password),
-             allow_password_change = allow_password_change AND ?5 IS NULL,
+             permit_client = CASE WHEN ?7 IS NULL AND ?5 IS NULL THEN permit_client ELSE ?7 END,
+             permit_until = CASE WHEN ?7 IS NULL AND ?5 IS NULL THEN permit_until ELSE ?8 END,
+             confirmed_at = coalesce(confirmed_at, ?9),
+             unconfirmed_email = CASE WHEN ?10 THEN ?11 ELSE unconfirmed_email END,
              updated_at = max(updated_at, ?6)
          WHERE id = ?1",
         params![
@@ -154,6 +173,11 @@ pub(super) fn update_account(
             update.profile.as_ref().map(Profile::as_json),
             update.password.as_ref().map(PasswordHash::expose),
             now,
+            permit.map(|permit| permit.client.as_bytes()),
+            permit.map(|permit| permit.until.as_millis()),
+            update.confirm.then_some(now),
+            update.unconfirmed_email.is_some(),
+            update.unconfirmed_email.as_ref().and_then(Option::as_ref),
         ],
     )?;
     if made == 0 {
@@ -172,6 +196,9 @@ pub(super) fn update_account(
             tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
         }
     }
+    if update.void_one_time {
+        tx.execute("DELETE FROM one_time_tokens WHERE account = ?1", [account.0])?;
+    }
     rows::account(tx.connection, account).map(Ok)
 }
 
@@ -184,17 +211,34 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
 }
 
 /// False if there is no such account.
-pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<bool> {
+pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
     tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
-    Ok(tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1)
+    // One-time tokens go with the row.
+    let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
+    if existed {
+        leave(tx, trace, Some(account))?;
+    }
+    Ok(existed)
 }
 
 /// `None` if there is no such account, or its password is not the one that was checked.
-pub(super) fn create_session(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Option<Session>> {
+pub(super) fn create_session(
+    tx: &Tx<'_>,
+    account: AccountId,
+    new: &NewSession,
+    trace: &Trace,
+) -> rusqlite::Result<Option<Session>> {
     let Some(password) = password_of(tx, account)? else { return Ok(None) };
     if new.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(None);
     }
+    let session = insert_session_with_room(tx, account, new)?;
+    leave(tx, trace, Some(account))?;
+    Ok(Some(session))
+}
+
+/// Adds a session, in the place of the least recently used ones if there are too many.
+fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Session> {
     let session = insert_session(tx, account, new, tx.time.now())?;
     // The new one is kept whatever the times say, so the others share what remains. Same order as in the list of sessions.
     tx.execute(
@@ -204,22 +248,167 @@ pub(super) fn create_session(tx: &Tx<'_>, account: AccountId, new: &NewSession) 
              LIMIT -1 OFFSET ?3)",
         params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)],
     )?;
-    Ok(Some(session))
+    Ok(session)
 }
 
 /// False if the account has no such session.
-pub(super) fn end_session(tx: &Tx<'_>, account: AccountId, client: ClientId) -> rusqlite::Result<bool> {
+pub(super) fn end_session(tx: &Tx<'_>, account: AccountId, client: ClientId, trace: &Trace) -> rusqlite::Result<bool> {
     let ended =
         tx.execute("DELETE FROM sessions WHERE client = ?1 AND account = ?2", params![client.as_bytes(), account.0])?;
+    if ended == 1 {
+        leave(tx, trace, Some(account))?;
+    }
     Ok(ended == 1)
 }
 
-/// How many there were, up to `limit`.
+/// False if there is no such account.
+pub(super) fn create_one_time(tx: &Tx<'_>, new: &NewOneTime) -> rusqlite::Result<bool> {
+    let made = tx.execute(
+        "INSERT INTO one_time_tokens (id, account, purpose, email, expires_at)
+         SELECT ?1, id, ?3, ?4, ?5 FROM accounts WHERE id = ?2",
+        params![
+            new.id.as_bytes(),
+            new.account.0,
+            new.purpose.as_str(),
+            new.email,
+            tx.time.now().plus(new.lifetime).as_millis(),
+        ],
+    )?;
+    Ok(made == 1)
+}
+
+pub(super) fn redeem(
+    tx: &Tx<'_>,
+    id: OneTimeId,
+    update: &AccountUpdate,
+    session: Option<&NewSession>,
+    trace: &Trace,
+) -> rusqlite::Result<Result<(Account, Option<Session>), Unchanged>> {
+    let found = rows::find_one_time(tx.connection, id)?.filter(|(token, _)| tx.time.now() < token.expires_at);
+    let Some((OneTime { account, purpose, .. }, _)) = found else { return Ok(Err(Unchanged::Gone)) };
+    let account = match update_row(tx, account, update)? {
+        Ok(account) => account,
+        Err(unchanged) => return Ok(Err(unchanged)),
+    };
+    tx.execute(
+        "DELETE FROM one_time_tokens WHERE account = ?1 AND purpose = ?2",
+        params![account.id.0, purpose.as_str()],
+    )?;
+    let session = session.map(|session| insert_session_with_room(tx, account.id, session)).transpose()?;
+    leave(tx, trace, Some(account.id))?;
+    Ok(Ok((account, session)))
+}
+
+pub(super) fn void_one_time(tx: &Tx<'_>, id: OneTimeId) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM one_time_tokens WHERE id = ?1", [id.as_bytes()]).map(drop)
+}
+
+pub(super) fn count_attempt(tx: &Tx<'_>, name: AttemptName, rule: AttemptRule) -> rusqlite::Result<Counted> {
+    let found = tx
+        .connection
+        .prepare_cached("SELECT count, locked_until, expires_at FROM attempts WHERE name = ?1")?
+        .query_row([name.0], |row| {
+            let locked_until = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
+            Ok(Attempts { count: row.get(0)?, locked_until, expires_at: Timestamp::from_millis(row.get(2)?) })
+        })
+        .optional()?;
+    let (next, counted) = found.unwrap_or_default().counted(rule, tx.time.now());
+    tx.execute(
+        "INSERT INTO attempts (name, count, locked_until, expires_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET
+             count = excluded.count, locked_until = excluded.locked_until, expires_at = excluded.expires_at",
+        params![name.0, next.count, next.locked_until.map(Timestamp::as_millis), next.expires_at.as_millis()],
+    )?;
+    Ok(counted)
+}
+
+pub(super) fn forget_attempts(tx: &Tx<'_>, name: AttemptName) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM attempts WHERE name = ?1", [name.0]).map(drop)
+}
+
+/// Leaves a trace of a change of this account, or of nothing.
+pub(super) fn leave(tx: &Tx<'_>, trace: &Trace, account: Option<AccountId>) -> rusqlite::Result<()> {
+    let now = tx.time.now().as_millis();
+    for event in &trace.events {
+        tx.execute(
+            "INSERT INTO audit_events (at, kind, realm, account, uid, client, ip, user_agent)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                now,
+                event.kind.as_str(),
+                event.realm,
+                event.account.or(account).map(|account| account.0),
+                event.uid,
+                event.client.as_ref().map(ClientId::as_bytes),
+                event.device.ip.map(|ip| ip.to_string()),
+                event.device.user_agent,
+            ],
+        )?;
+        let event = tx.connection.last_insert_rowid();
+        for url in &trace.webhooks {
+            tx.execute(
+                "INSERT INTO outbox (url, event, created_at, due_at) VALUES (?1, ?2, ?3, ?3)",
+                params![url, event, now],
+            )?;
+        }
+    }
+    for mail in &trace.mails {
+        let json =
+            serde_json::to_string(mail).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        tx.execute("INSERT INTO outbox (mail, created_at, due_at) VALUES (?1, ?2, ?2)", params![json, now])?;
+    }
+    Ok(())
+}
+
+/// Messages that are due; until `lease` has passed they are not due again.
+pub(super) fn claim(tx: &Tx<'_>, limit: u32, lease: Duration) -> rusqlite::Result<Vec<Message>> {
+    let now = tx.time.now();
+    let mut claimed = Vec::new();
+    for (id, message) in rows::due(tx.connection, now, limit)? {
+        let next = now.plus(lease).as_millis();
+        tx.execute("UPDATE outbox SET attempt = attempt + 1, due_at = ?2 WHERE id = ?1", params![id, next])?;
+        match message {
+            Some(message) => claimed.push(message),
+            None => tracing::error!(message = id, "the outbox holds a message that this version cannot read"),
+        }
+    }
+    Ok(claimed)
+}
+
+pub(super) fn settle(tx: &Tx<'_>, id: i64, attempt: u32, outcome: Outcome) -> rusqlite::Result<()> {
+    match outcome {
+        Outcome::Done => tx.execute("DELETE FROM outbox WHERE id = ?1 AND attempt = ?2", params![id, attempt]),
+        Outcome::Retry(after) => tx.execute(
+            "UPDATE outbox SET due_at = ?3 WHERE id = ?1 AND attempt = ?2",
+            params![id, attempt, tx.time.now().plus(after).as_millis()],
+        ),
+    }
+    .map(drop)
+}
+
+/// How many there were, up to `limit` of each.
 pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
-    let purged = tx.execute(
+    const EXPIRED: [&str; 3] = [
         "DELETE FROM sessions WHERE client IN (
              SELECT client FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-        params![tx.time.now().as_millis(), limit],
+        "DELETE FROM one_time_tokens WHERE id IN (
+             SELECT id FROM one_time_tokens WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        "DELETE FROM attempts WHERE name IN (
+             SELECT name FROM attempts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+    ];
+    let now = tx.time.now().as_millis();
+    EXPIRED.iter().map(|sql| tx.execute(sql, params![now, limit]).map(|purged| purged as u64)).sum()
+}
+
+/// How many there were, up to `limit`.
+pub(super) fn purge_events(tx: &Tx<'_>, age: Duration, limit: u32) -> rusqlite::Result<u64> {
+    let oldest = tx.time.now().as_millis().saturating_sub(millis(age));
+    let purged = tx.execute(
+        "DELETE FROM audit_events WHERE id IN (
+             SELECT e.id FROM audit_events e
+             WHERE e.at <= ?1 AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.event = e.id)
+             ORDER BY e.at LIMIT ?2)",
+        params![oldest, limit],
     )?;
     Ok(purged as u64)
 }

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use baton_core::clock::Timestamp;
+use baton_core::event::{Event, EventKind, Message, MessageBody, Recorded};
+use baton_core::one_time::{OneTime, OneTimeId, Purpose};
 use baton_core::ports::{Login, SessionEntry};
-use baton_core::session::{Account, AccountId, Device, PasswordHash, Profile, Session};
+use baton_core::session::{Account, AccountId, Device, PasswordHash, Permit, Profile, Session};
 use baton_core::token::{ClientId, Generation};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -20,10 +22,11 @@ const SESSION_COLUMNS: usize = 8;
 /// The columns of an account, in the order in which [`account_at`] reads them.
 macro_rules! account_columns {
     () => {
-        "a.id, a.realm, a.provider, a.uid, a.email, a.profile, a.allow_password_change, a.created_at, a.updated_at"
+        "a.id, a.realm, a.provider, a.uid, a.email, a.profile, a.created_at, a.updated_at, \
+         a.permit_client, a.permit_until"
     };
 }
-const ACCOUNT_COLUMNS: usize = 9;
+const ACCOUNT_COLUMNS: usize = 10;
 
 const FIND: &str = concat!(
     "SELECT ",
@@ -33,10 +36,34 @@ const FIND: &str = concat!(
     " FROM sessions s JOIN accounts a ON a.id = s.account WHERE s.client = ?1"
 );
 const FIND_SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions s WHERE s.client = ?1");
-const FIND_LOGIN: &str = concat!(
+/// The columns of a login, in the order in which [`login_at`] reads them.
+macro_rules! login_columns {
+    () => {
+        concat!(account_columns!(), ", a.password, a.confirmed_at, a.unconfirmed_email")
+    };
+}
+const LOGIN_COLUMNS: usize = ACCOUNT_COLUMNS + 3;
+const FIND_LOGIN: &str =
+    concat!("SELECT ", login_columns!(), " FROM accounts a WHERE a.realm = ?1 AND a.provider = ?2 AND a.uid = ?3");
+const FIND_ONE_TIME: &str = concat!(
     "SELECT ",
-    account_columns!(),
-    ", a.password FROM accounts a WHERE a.realm = ?1 AND a.provider = ?2 AND a.uid = ?3"
+    login_columns!(),
+    ", t.purpose, t.email, t.expires_at FROM one_time_tokens t JOIN accounts a ON a.id = t.account WHERE t.id = ?1"
+);
+/// The columns of an event, in the order in which [`event_at`] reads them.
+macro_rules! event_columns {
+    () => {
+        "e.id, e.at, e.kind, e.realm, e.account, e.uid, e.client, e.ip, e.user_agent"
+    };
+}
+const EVENT_COLUMNS: usize = 9;
+const EVENTS: &str =
+    concat!("SELECT ", event_columns!(), " FROM audit_events e WHERE e.id > ?1 ORDER BY e.id LIMIT ?2");
+const DUE: &str = concat!(
+    "SELECT ",
+    event_columns!(),
+    ", o.id, o.attempt + 1, o.created_at, o.mail, o.url FROM outbox o LEFT JOIN audit_events e ON e.id = o.event",
+    " WHERE o.due_at <= ?1 ORDER BY o.due_at, o.id LIMIT ?2"
 );
 const ACCOUNT: &str = concat!("SELECT ", account_columns!(), " FROM accounts a WHERE a.id = ?1");
 const SESSIONS_OF: &str = concat!(
@@ -61,13 +88,50 @@ pub(super) fn find_session(connection: &Connection, client: ClientId) -> rusqlit
 
 /// An account by realm, provider and uid.
 pub(super) fn find_login(connection: &Connection, name: &[String; 3]) -> rusqlite::Result<Option<Login>> {
+    connection.prepare_cached(FIND_LOGIN)?.query_row(rusqlite::params_from_iter(name), login_at).optional()
+}
+
+/// A one-time token, expired ones included, with its account.
+pub(super) fn find_one_time(connection: &Connection, id: OneTimeId) -> rusqlite::Result<Option<(OneTime, Login)>> {
     connection
-        .prepare_cached(FIND_LOGIN)?
-        .query_row(rusqlite::params_from_iter(name), |row| {
-            let password = PasswordHash::new(row.get(ACCOUNT_COLUMNS)?);
-            Ok(Login { account: account_at(row, 0)?, password })
+        .prepare_cached(FIND_ONE_TIME)?
+        .query_row([id.as_bytes()], |row| {
+            let login = login_at(row)?;
+            let purpose = named(row, LOGIN_COLUMNS, Purpose::parse)?;
+            let (email, expires_at) = (row.get(LOGIN_COLUMNS + 1)?, time_at(row, LOGIN_COLUMNS + 2)?);
+            Ok((OneTime { id, account: login.account.id, purpose, email, expires_at }, login))
         })
         .optional()
+}
+
+/// Events with numbers above `after`, in order.
+pub(super) fn events(connection: &Connection, after: i64, limit: u32) -> rusqlite::Result<Vec<Recorded>> {
+    connection.prepare_cached(EVENTS)?.query_map([after, limit.into()], event_at)?.collect()
+}
+
+/// Whether anything in the outbox is due.
+pub(super) fn is_due(connection: &Connection, now: Timestamp) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM outbox WHERE due_at <= ?1")?.exists([now.as_millis()])
+}
+
+/// What in the outbox is due; `None` for a message that this version cannot read. Its attempt is the one to come.
+pub(super) fn due(
+    connection: &Connection,
+    now: Timestamp,
+    limit: u32,
+) -> rusqlite::Result<Vec<(i64, Option<Message>)>> {
+    const FIRST: usize = EVENT_COLUMNS;
+    connection
+        .prepare_cached(DUE)?
+        .query_map([now.as_millis(), limit.into()], |row| {
+            let (id, attempt, created_at) = (row.get(FIRST)?, row.get(FIRST + 1)?, time_at(row, FIRST + 2)?);
+            let body = match row.get::<_, Option<String>>(FIRST + 3)? {
+                Some(mail) => serde_json::from_str(&mail).ok().map(MessageBody::Mail),
+                None => Some(MessageBody::Webhook(row.get(FIRST + 4)?, event_at(row)?)),
+            };
+            Ok((id, body.map(|body| Message { id, attempt, created_at, body })))
+        })?
+        .collect()
 }
 
 /// An account that exists.
@@ -112,9 +176,41 @@ fn account_at(row: &Row<'_>, first: usize) -> rusqlite::Result<Account> {
         uid: row.get(first + 3)?,
         email: row.get(first + 4)?,
         profile: Profile::from_stored(row.get(first + 5)?),
-        allow_password_change: row.get(first + 6)?,
-        created_at: time_at(row, first + 7)?,
-        updated_at: time_at(row, first + 8)?,
+        created_at: time_at(row, first + 6)?,
+        updated_at: time_at(row, first + 7)?,
+        permit: match row.get::<_, Option<[u8; 16]>>(first + 8)? {
+            Some(client) => Some(Permit { client: ClientId::from_bytes(client), until: time_at(row, first + 9)? }),
+            None => None,
+        },
+    })
+}
+
+fn login_at(row: &Row<'_>) -> rusqlite::Result<Login> {
+    Ok(Login {
+        account: account_at(row, 0)?,
+        password: PasswordHash::new(row.get(ACCOUNT_COLUMNS)?),
+        confirmed_at: row.get::<_, Option<i64>>(ACCOUNT_COLUMNS + 1)?.map(Timestamp::from_millis),
+        unconfirmed_email: row.get(ACCOUNT_COLUMNS + 2)?,
+    })
+}
+
+fn event_at(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    let event = Event {
+        kind: named(row, 2, EventKind::parse)?,
+        realm: row.get(3)?,
+        account: row.get::<_, Option<i64>>(4)?.map(AccountId),
+        uid: row.get(5)?,
+        client: row.get::<_, Option<[u8; 16]>>(6)?.map(ClientId::from_bytes),
+        device: Device { ip: ip_at(row, 7)?, user_agent: row.get(8)? },
+    };
+    Ok(Recorded { id: row.get(0)?, at: time_at(row, 1)?, event })
+}
+
+/// A value that is kept by its name.
+fn named<T>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+    parse(row.get_ref(column)?.as_str()?).ok_or_else(|| {
+        let error = "a name that this version does not know".into();
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
     })
 }
 

@@ -56,6 +56,61 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX sessions_by_account ON sessions (account);
     CREATE INDEX sessions_by_expiry ON sessions (expires_at);
     ",
+    // `permit_*`: leave to set a password once without the current one. `attempts.name` is a pseudonym. An event outlives its
+    // account, so it does not refer to it; `AUTOINCREMENT`, since the numbers say what came later. A row of the outbox has
+    // either a mail, as JSON, or a URL with an event.
+    "
+    ALTER TABLE accounts DROP COLUMN allow_password_change;
+    ALTER TABLE accounts ADD COLUMN permit_client BLOB;
+    ALTER TABLE accounts ADD COLUMN permit_until INTEGER;
+    ALTER TABLE accounts ADD COLUMN confirmed_at INTEGER;
+    ALTER TABLE accounts ADD COLUMN unconfirmed_email TEXT;
+
+    CREATE TABLE one_time_tokens (
+        id         BLOB PRIMARY KEY CHECK (length(id) = 16),
+        account    INTEGER NOT NULL REFERENCES accounts (id) ON DELETE CASCADE,
+        purpose    TEXT NOT NULL,
+        email      TEXT NOT NULL,
+        expires_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX one_time_tokens_by_account ON one_time_tokens (account);
+    CREATE INDEX one_time_tokens_by_expiry ON one_time_tokens (expires_at);
+
+    CREATE TABLE attempts (
+        name         BLOB PRIMARY KEY CHECK (length(name) = 16),
+        count        INTEGER NOT NULL,
+        locked_until INTEGER,
+        expires_at   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX attempts_by_expiry ON attempts (expires_at);
+
+    CREATE TABLE audit_events (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        realm      TEXT NOT NULL,
+        account    INTEGER,
+        uid        TEXT,
+        client     BLOB,
+        ip         TEXT,
+        user_agent TEXT
+    ) STRICT;
+    CREATE INDEX audit_events_by_time ON audit_events (at);
+    CREATE INDEX audit_events_by_account ON audit_events (account);
+
+    CREATE TABLE outbox (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        mail       TEXT,
+        url        TEXT,
+        event      INTEGER REFERENCES audit_events (id),
+        attempt    INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL,
+        due_at     INTEGER NOT NULL,
+        CHECK ((mail IS NULL) = (url IS NOT NULL AND event IS NOT NULL))
+    ) STRICT;
+    CREATE INDEX outbox_by_due ON outbox (due_at);
+    CREATE INDEX outbox_by_event ON outbox (event) WHERE event IS NOT NULL;
+    ",
 ];
 
 /// What a file says that it is.

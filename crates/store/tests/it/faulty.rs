@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use baton_core::error::{CreateAccountError, StoreError};
+use baton_core::event::Trace;
 use baton_core::ports::Store;
 use baton_core::session::Swapped;
 use baton_store::clock::ManualClock;
@@ -13,7 +14,7 @@ use crate::fixture::{START, client, new_account, new_session, rotation};
 
 async fn faulty() -> Arc<FaultyStore> {
     let store = FaultyStore::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::new(START)))));
-    store.inner().create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+    store.inner().create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     Arc::new(store)
 }
 
@@ -59,7 +60,10 @@ async fn a_fault_lasts_until_it_is_healed() {
     assert!(store.find(client(1)).await.expect("find").is_some());
     // Where the store's own answer is a refusal, there is nothing to be uncertain about.
     store.fail_next(Operation::CreateAccount, Fault::UncertainApplied);
-    assert!(matches!(store.create_account(new_account("ada"), None).await, Err(CreateAccountError::Taken)));
+    assert!(matches!(
+        store.create_account(new_account("ada"), None, &Trace::NONE).await,
+        Err(CreateAccountError::Taken)
+    ));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::StoreError;
+use baton_core::event::Trace;
 use baton_core::ports::{KeyBinding, Store};
 use baton_core::session::Swapped;
 use baton_store::clock::ManualClock;
@@ -42,7 +43,8 @@ async fn opening_again_finds_everything() {
     for round in 0..3 {
         let store = must_open(&path, clock.clone());
         if round == 0 {
-            let (made, signed_in) = store.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+            let (made, signed_in) =
+                store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
             (account, session) = (Some(made), signed_in);
             assert_eq!(store.bind_keys(&["k1".to_owned()]).await.expect("bind"), KeyBinding::Bound);
         }
@@ -68,9 +70,10 @@ async fn a_copy_taken_while_it_runs_has_all_that_was_answered() {
     let (folder, path) = file();
     let clock = Arc::new(ManualClock::new(START));
     let store = must_open(&path, clock.clone());
-    let (account, _) = store.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
-    store.create_session(account.id, new_session(2)).await.expect("make");
-    assert!(store.end_session(account.id, client(1)).await.expect("end"));
+    let (account, _) =
+        store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
+    store.create_session(account.id, new_session(2), &Trace::NONE).await.expect("make");
+    assert!(store.end_session(account.id, client(1), &Trace::NONE).await.expect("end"));
 
     // What a crash of the process would leave behind: nothing was closed.
     let copy = folder.path().join("copy.db");
@@ -88,7 +91,7 @@ async fn only_the_owner_can_read_the_files() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, path) = file();
     let store = must_open(&path, Arc::new(ManualClock::new(START)));
-    store.create_account(new_account("ada"), None).await.expect("make");
+    store.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
     for suffix in ["", "-wal", "-shm"] {
         let metadata = std::fs::metadata(with_suffix(&path, suffix)).expect("it exists");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{suffix}");
@@ -101,7 +104,8 @@ async fn closing_finishes_what_is_waiting_and_leaves_one_file() {
     let store = Arc::new(must_open(&path, Arc::new(ManualClock::new(START))));
     let (release, released) = std::sync::mpsc::channel::<()>();
     let holding = spawn(&store, async move |store| store.aside(move |_| released.recv()).await.map(drop));
-    let making = spawn(&store, async |store| store.create_account(new_account("ada"), None).await.map(drop));
+    let making =
+        spawn(&store, async |store| store.create_account(new_account("ada"), None, &Trace::NONE).await.map(drop));
     tokio::task::yield_now().await;
     let closing = spawn(&store, async |store| store.close().await);
     tokio::task::yield_now().await;
@@ -113,7 +117,7 @@ async fn closing_finishes_what_is_waiting_and_leaves_one_file() {
     for suffix in ["-wal", "-shm"] {
         assert!(!with_suffix(&path, suffix).exists(), "{suffix} is left");
     }
-    let late = store.create_account(new_account("bob"), None).await;
+    let late = store.create_account(new_account("bob"), None, &Trace::NONE).await;
     assert!(late.is_err_and(|error| error.to_string().contains("closed")));
     assert!(matches!(store.find(client(1)).await, Err(StoreError::Unavailable { .. })));
     assert!(matches!(store.check().await, Err(StoreError::Unavailable { .. })));
@@ -138,7 +142,7 @@ where
 async fn dropping_it_leaves_one_file_too() {
     let (_folder, path) = file();
     let store = must_open(&path, Arc::new(ManualClock::new(START)));
-    store.create_account(new_account("ada"), None).await.expect("make");
+    store.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
     drop(store);
     assert!(path.exists() && !with_suffix(&path, "-wal").exists());
 }
@@ -176,7 +180,7 @@ async fn several_can_make_it_at_once() {
         let stores: Vec<_> =
             threads.into_iter().map(|thread| thread.join().expect("no panic").expect("open")).collect();
         for (index, store) in stores.iter().enumerate() {
-            store.create_account(new_account(&index.to_string()), None).await.expect("make");
+            store.create_account(new_account(&index.to_string()), None, &Trace::NONE).await.expect("make");
         }
         for index in 0..4_u32 {
             assert!(stores[0].find_login("user", "email", &index.to_string()).await.expect("find").is_some());
@@ -273,7 +277,8 @@ async fn time_does_not_go_back_across_a_restart() {
     let (_folder, path) = file();
     let late = START.plus(Duration::from_secs(3_600));
     let store = must_open(&path, Arc::new(ManualClock::new(late)));
-    let (account, _) = store.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+    let (account, _) =
+        store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     store.close().await.expect("close");
 
     let clock = Arc::new(ManualClock::new(START));
@@ -288,7 +293,7 @@ async fn time_does_not_go_back_across_a_restart() {
     clock.advance(Duration::from_secs(20));
     let half = late.plus(Duration::from_secs(10));
     assert_eq!(store.sessions(account.id).await.expect("list").0, half);
-    let made = store.create_session(account.id, new_session(2)).await.expect("make");
+    let made = store.create_session(account.id, new_session(2), &Trace::NONE).await.expect("make");
     assert_eq!(made.created_at, half);
 }
 
@@ -298,9 +303,10 @@ async fn the_mark_is_kept_also_when_no_record_shows_the_time() {
     let late = START.plus(Duration::from_secs(3_600));
     let clock = Arc::new(ManualClock::new(START));
     let store = must_open(&path, clock.clone());
-    let (account, _) = store.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+    let (account, _) =
+        store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     clock.set(late);
-    assert!(store.delete_account(account.id).await.expect("delete"));
+    assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
     store.close().await.expect("close");
     let store = must_open(&path, Arc::new(ManualClock::new(START)));
     assert_eq!(store.high_water_mark(), late);
@@ -317,7 +323,8 @@ async fn time_does_not_go_back_when_the_clock_does() {
     let (_folder, path) = file();
     let clock = Arc::new(Unsteady(Mutex::new(START)));
     let store = open(&path, clock.clone()).expect("open");
-    let (account, session) = store.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+    let (account, session) =
+        store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     *clock.0.lock() = Timestamp::from_millis(0);
     let mut session = session.expect("asked for");
     for _ in 0..3 {
@@ -333,11 +340,12 @@ async fn a_process_behind_another_one_follows_it() {
     let (_folder, path) = file();
     let late = START.plus(Duration::from_secs(3_600));
     let behind = must_open(&path, Arc::new(ManualClock::new(START)));
-    let (account, _) = behind.create_account(new_account("ada"), Some(new_session(1))).await.expect("make");
+    let (account, _) =
+        behind.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     let ahead = must_open(&path, Arc::new(ManualClock::new(late)));
-    assert!(ahead.end_session(account.id, client(1)).await.expect("end"));
+    assert!(ahead.end_session(account.id, client(1), &Trace::NONE).await.expect("end"));
     // No record shows the time of that, and still what comes after it is not before it.
-    let made = behind.create_session(account.id, new_session(2)).await.expect("make");
+    let made = behind.create_session(account.id, new_session(2), &Trace::NONE).await.expect("make");
     assert_eq!(made.created_at, late);
 
     // And in a read, by the record.

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use baton_core::error::{CreateAccountError, StoreError};
+use baton_core::event::Trace;
 use baton_core::ports::Store;
 use baton_core::session::AccountUpdate;
 use baton_core::session::{AccountId, NewSession, Session, Swap, Swapped};
@@ -29,9 +30,9 @@ async fn bench(sessions: u8) -> Bench {
     let clock = Arc::new(ManualClock::new(START));
     let options = SqliteOptions { busy_timeout: Duration::from_millis(30), ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(&path, options, clock.clone()).expect("open"));
-    let (account, _) = store.create_account(new_account("ada"), None).await.expect("make");
+    let (account, _) = store.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
     for number in 0..sessions {
-        store.create_session(account.id, new_session(number)).await.expect("make");
+        store.create_session(account.id, new_session(number), &Trace::NONE).await.expect("make");
     }
     Bench { _folder: folder, path, clock, store, account: account.id }
 }
@@ -129,7 +130,7 @@ async fn one_durable_operation_makes_its_group_durable() {
     let (held, before) = (bench.hold().await, bench.store.stats());
     let first: Vec<_> = (0..5).map(|number| bench.spawn_swap(number)).collect();
     let account = bench.account;
-    let ending = bench.spawn(async move |store| store.end_session(account, client(9)).await);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(9), &Trace::NONE).await);
     let second: Vec<_> = (5..9).map(|number| bench.spawn_swap(number)).collect();
     tokio::task::yield_now().await;
     held.send(()).expect("the writer waits");
@@ -155,20 +156,20 @@ async fn all_but_swaps_and_checks_wait_for_the_disk() {
         assert_eq!(bench.since(before), [1, 1, synced, 0], "{what}");
         before = store.stats();
     };
-    store.create_account(new_account("bob"), None).await.expect("make");
+    store.create_account(new_account("bob"), None, &Trace::NONE).await.expect("make");
     costs("create_account", 1);
-    store.create_session(bench.account, new_session(7)).await.expect("make");
+    store.create_session(bench.account, new_session(7), &Trace::NONE).await.expect("make");
     costs("create_session", 1);
-    store.end_session(bench.account, client(7)).await.expect("end");
+    store.end_session(bench.account, client(7), &Trace::NONE).await.expect("end");
     costs("end_session", 1);
     let update = AccountUpdate { password: Some(new_account("x").password), ..AccountUpdate::default() };
-    store.update_account(bench.account, update).await.expect("update");
+    store.update_account(bench.account, update, &Trace::NONE).await.expect("update");
     costs("update_account", 1);
     store.purge(1).await.expect("purge");
     costs("purge", 1);
     store.bind_keys(&["k".to_owned()]).await.expect("bind");
     costs("bind_keys", 1);
-    store.delete_account(bench.account).await.expect("delete");
+    store.delete_account(bench.account, &Trace::NONE).await.expect("delete");
     costs("delete_account", 1);
     store.check().await.expect("check");
     costs("check", 0);
@@ -196,11 +197,13 @@ async fn a_failing_operation_leaves_its_neighbours_alone() {
     let (held, before) = (bench.hold().await, bench.store.stats());
     let account = bench.account;
     let first = bench.spawn_swap(1);
-    let taken = bench.spawn(async |store| store.create_account(new_account("ada"), Some(new_session(50))).await);
+    let taken =
+        bench.spawn(async |store| store.create_account(new_account("ada"), Some(new_session(50)), &Trace::NONE).await);
     // Fails at its second statement: the client id is in use.
-    let clash = bench.spawn(async |store| store.create_account(new_account("bob"), Some(new_session(0))).await);
+    let clash =
+        bench.spawn(async |store| store.create_account(new_account("bob"), Some(new_session(0)), &Trace::NONE).await);
     let last = bench.spawn_swap(2);
-    let ending = bench.spawn(async move |store| store.end_session(account, client(0)).await);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(0), &Trace::NONE).await);
     tokio::task::yield_now().await;
     held.send(()).expect("the writer waits");
 
@@ -221,7 +224,7 @@ async fn operations_of_a_group_see_each_other() {
     let held = bench.hold().await;
     let rivals: Vec<_> = (0..3).map(|_| bench.spawn_swap(0)).collect();
     let account = bench.account;
-    let ending = bench.spawn(async move |store| store.end_session(account, client(0)).await);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(0), &Trace::NONE).await);
     let late = bench.spawn_swap(0);
     tokio::task::yield_now().await;
     held.send(()).expect("the writer waits");
@@ -259,9 +262,9 @@ async fn a_locked_file_is_unavailable_until_it_is_not() {
     let other = lock(&bench.path);
     let before = bench.store.stats();
     assert!(is_unavailable(&bench.swap(0).await));
-    assert!(is_unavailable(&bench.store.end_session(bench.account, client(0)).await));
+    assert!(is_unavailable(&bench.store.end_session(bench.account, client(0), &Trace::NONE).await));
     assert!(is_unavailable(&bench.store.check().await));
-    let made = bench.store.create_account(new_account("bob"), None).await;
+    let made = bench.store.create_account(new_account("bob"), None, &Trace::NONE).await;
     assert!(matches!(made, Err(CreateAccountError::Store(StoreError::Unavailable { .. }))), "{made:?}");
     assert_eq!(bench.since(before), [4, 4, 0, 4]);
     // Who only reads does not notice.
@@ -270,7 +273,7 @@ async fn a_locked_file_is_unavailable_until_it_is_not() {
     other.execute_batch("COMMIT").expect("unlock");
     bench.store.check().await.expect("check");
     assert_eq!(bench.swap(0).await.expect("swap"), Swapped::Done(START));
-    bench.store.create_account(new_account("bob"), None).await.expect("make");
+    bench.store.create_account(new_account("bob"), None, &Trace::NONE).await.expect("make");
 }
 
 #[tokio::test]
@@ -279,7 +282,7 @@ async fn a_short_lock_is_waited_for() {
     let options = SqliteOptions { busy_timeout: Duration::from_secs(30), ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(&path, options, Arc::new(ManualClock::new(START))).expect("open"));
     let other = lock(&path);
-    let making = tokio::spawn(async move { store.create_account(new_account("ada"), None).await });
+    let making = tokio::spawn(async move { store.create_account(new_account("ada"), None, &Trace::NONE).await });
     tokio::task::yield_now().await;
     other.execute_batch("COMMIT").expect("unlock");
     making.await.expect("joined").expect("made");
@@ -302,7 +305,7 @@ async fn a_full_disk_is_unavailable_until_there_is_room() {
     let swap = bench.spawn_swap(0);
     let making = bench.spawn({
         let large = large.clone();
-        async move |store| store.create_account(large, Some(new_session(9))).await
+        async move |store| store.create_account(large, Some(new_session(9)), &Trace::NONE).await
     });
     let late = bench.spawn_swap(1);
     tokio::task::yield_now().await;
@@ -331,7 +334,7 @@ async fn a_full_disk_is_unavailable_until_there_is_room() {
     bench.swap(0).await.expect("swap");
     assert!(bench.session(0).await.generation > before);
     bench.store.aside(limit(1_000_000)).await.expect("it runs").expect("limit");
-    bench.store.create_account(large, Some(new_session(9))).await.expect("made");
+    bench.store.create_account(large, Some(new_session(9)), &Trace::NONE).await.expect("made");
 }
 
 #[tokio::test]
@@ -347,9 +350,9 @@ async fn a_commit_that_fails_undoes_the_group() {
     let (held, before) = (bench.hold().await, bench.store.stats());
     let account = bench.account;
     let swap = bench.spawn_swap(0);
-    let making = bench.spawn(async |store| store.create_account(new_account("bob"), None).await);
-    let taken = bench.spawn(async |store| store.create_account(new_account("bob"), None).await);
-    let ending = bench.spawn(async move |store| store.end_session(account, client(1)).await);
+    let making = bench.spawn(async |store| store.create_account(new_account("bob"), None, &Trace::NONE).await);
+    let taken = bench.spawn(async |store| store.create_account(new_account("bob"), None, &Trace::NONE).await);
+    let ending = bench.spawn(async move |store| store.end_session(account, client(1), &Trace::NONE).await);
     tokio::task::yield_now().await;
     held.send(()).expect("the writer waits");
 
@@ -366,7 +369,7 @@ async fn a_commit_that_fails_undoes_the_group() {
 
     bench.sql("DROP TRIGGER unpaid").await;
     bench.swap(0).await.expect("it goes on");
-    bench.store.create_account(new_account("bob"), None).await.expect("made");
+    bench.store.create_account(new_account("bob"), None, &Trace::NONE).await.expect("made");
 }
 
 #[tokio::test]
@@ -388,7 +391,7 @@ async fn without_its_thread_the_store_is_unavailable() {
     assert_eq!(bench.session(0).await.generation.get(), 1);
     // Another one on the same file is not concerned.
     let second = must_open(&bench.path, bench.clock.clone());
-    assert!(second.end_session(bench.account, client(0)).await.expect("end"));
+    assert!(second.end_session(bench.account, client(0), &Trace::NONE).await.expect("end"));
 }
 
 #[tokio::test]
@@ -411,12 +414,12 @@ async fn callers_wait_for_room_in_the_queue() {
     let (_folder, path) = file();
     let options = SqliteOptions { queue: 1, readers: 0, ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(&path, options, Arc::new(ManualClock::new(START))).expect("open"));
-    let (account, _) = store.create_account(new_account("ada"), None).await.expect("make");
+    let (account, _) = store.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
     let making: Vec<_> = (0..20)
         .map(|number| {
             let store = store.clone();
             let new = NewSession { max_devices: 1_000, ..new_session(number) };
-            tokio::spawn(async move { store.create_session(account.id, new).await })
+            tokio::spawn(async move { store.create_session(account.id, new, &Trace::NONE).await })
         })
         .collect();
     for session in making {
