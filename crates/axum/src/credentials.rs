@@ -6,8 +6,8 @@ use axum::extract::ConnectInfo;
 use baton_core::decide::BatchResponse;
 use baton_core::session::Device;
 use baton_core::wire::{Credentials, HeaderNames, Presented, TOKEN_TYPE, meaningful};
-use baton_engine::Handover;
-use http::header::{ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, SET_COOKIE, USER_AGENT};
+use baton_engine::{Handover, Visitor};
+use http::header::{ACCEPT_LANGUAGE, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, SET_COOKIE, USER_AGENT};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::{Auth, ClientAddr, HttpSettingsError};
@@ -103,14 +103,19 @@ fn asks_to_unbatch(query: &str) -> bool {
             .any(|(name, value)| name == "unbatch" && !matches!(&*value, "false" | "0"))
 }
 
-/// Where a request comes from, for the list of devices.
-pub(crate) fn device(headers: &HeaderMap, extensions: &Extensions) -> Device {
+/// Who makes a request.
+pub(crate) fn visitor(headers: &HeaderMap, extensions: &Extensions) -> Visitor {
     const MAX_BYTES: usize = 512;
-    let user_agent = headers.get(USER_AGENT).and_then(utf8).and_then(meaningful).map(|agent| {
-        let end = (0..=agent.len().min(MAX_BYTES)).rev().find(|at| agent.is_char_boundary(*at)).unwrap_or(0);
-        agent[..end].to_owned()
-    });
-    Device { user_agent, ip: client_ip(extensions) }
+    let text = |name| {
+        headers.get(name).and_then(utf8).and_then(meaningful).map(|text| {
+            let end = (0..=text.len().min(MAX_BYTES)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text[..end].to_owned()
+        })
+    };
+    Visitor {
+        device: Device { user_agent: text(USER_AGENT), ip: client_ip(extensions) },
+        languages: text(ACCEPT_LANGUAGE).unwrap_or_default(),
+    }
 }
 
 pub(crate) fn client_ip(extensions: &Extensions) -> Option<IpAddr> {

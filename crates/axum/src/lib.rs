@@ -103,6 +103,12 @@ pub enum HttpSettingsError {
     /// An allowed origin is not one.
     #[error(transparent)]
     Origin(#[from] InvalidOrigin),
+    /// Addresses have to be confirmed, and nobody sends the letters.
+    #[error("confirmation is required, and the engine has no mailer")]
+    NoMailer,
+    /// Letters are sent, and what their links begin with is not known.
+    #[error("public_url has to be an address such as \"https://api.example.com/auth\": links in letters begin with it")]
+    NoPublicUrl,
 }
 
 /// An engine and the way it is spoken to over HTTP. Cheap to clone.
@@ -122,11 +128,18 @@ impl Auth {
     /// Puts `engine` on the wire.
     ///
     /// # Errors
-    /// [`HttpSettingsError`] for header names, cookie attributes or origins that cannot be used.
+    /// [`HttpSettingsError`] for header names, cookie attributes or origins that cannot be used, and for letters that are
+    /// needed and cannot be written.
     pub fn new(engine: Engine, settings: HttpSettings) -> Result<Self, HttpSettingsError> {
         let headers = credentials::Names::resolve(&settings.headers_names)?;
         if let Some(cookie) = &settings.cookie {
             cookie.check().map_err(HttpSettingsError::Cookie)?;
+        }
+        if engine.settings().confirmation.required && !engine.sends_mail() {
+            return Err(HttpSettingsError::NoMailer);
+        }
+        if engine.sends_mail() && !engine.settings().public_url.starts_with("http") {
+            return Err(HttpSettingsError::NoPublicUrl);
         }
         let csrf = origins::CrossSiteCheck::new(&settings.origins)?;
         let limits = limits::Limits::new(settings.rate_limits.as_ref());

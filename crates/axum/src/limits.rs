@@ -50,18 +50,39 @@ pub struct Quotas {
     pub sign_in: Scopes,
     /// `POST /auth`: 10 an hour per address, 10 an hour per account.
     pub register: Scopes,
+    /// `POST /auth/password`: 10 an hour per address, 5 an hour per account. Each sends a letter.
+    pub reset: Scopes,
+    /// `POST /auth/confirmation`: the same.
+    pub confirm: Scopes,
+    /// `POST /auth/unlock`: the same.
+    pub unlock: Scopes,
+}
+
+impl Quotas {
+    /// Nothing is limited.
+    pub const NONE: Self = Self {
+        sign_in: Scopes::NONE,
+        register: Scopes::NONE,
+        reset: Scopes::NONE,
+        confirm: Scopes::NONE,
+        unlock: Scopes::NONE,
+    };
 }
 
 impl Default for Quotas {
     fn default() -> Self {
         const MINUTE: Duration = Duration::from_secs(60);
         const HOUR: Duration = Duration::from_secs(60 * 60);
+        const FIVE: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
         const TEN: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
         const THIRTY: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
         let quota = |burst, period| Some(Quota { burst, period });
         Self {
             sign_in: Scopes { per_address: quota(THIRTY, MINUTE), per_account: quota(TEN, MINUTE) },
             register: Scopes { per_address: quota(TEN, HOUR), per_account: quota(TEN, HOUR) },
+            reset: Scopes { per_address: quota(TEN, HOUR), per_account: quota(FIVE, HOUR) },
+            confirm: Scopes { per_address: quota(TEN, HOUR), per_account: quota(FIVE, HOUR) },
+            unlock: Scopes { per_address: quota(TEN, HOUR), per_account: quota(FIVE, HOUR) },
         }
     }
 }
@@ -74,6 +95,11 @@ pub struct Scopes {
     pub per_address: Option<Quota>,
     /// For each e-mail address that is tried, whether it has an account or not.
     pub per_account: Option<Quota>,
+}
+
+impl Scopes {
+    /// Not limited.
+    pub const NONE: Self = Self { per_address: None, per_account: None };
 }
 
 /// This many at once, and on average this many in each period.
@@ -97,6 +123,9 @@ impl Quota {
 pub(crate) enum Kind {
     SignIn,
     Register,
+    Reset,
+    Confirm,
+    Unlock,
 }
 
 /// The limits of one [`crate::Auth`].
@@ -104,6 +133,9 @@ pub(crate) enum Kind {
 pub(crate) struct Limits {
     sign_in: Limiters,
     register: Limiters,
+    reset: Limiters,
+    confirm: Limiters,
+    unlock: Limiters,
 }
 
 #[derive(Debug, Default)]
@@ -116,16 +148,17 @@ impl Limits {
     pub(crate) fn new(settings: Option<&RateLimits>) -> Self {
         let Some(RateLimits { quotas, clock }) = settings else { return Self::default() };
         let limiter = |policy, quota: Option<Quota>| quota.map(|quota| Limiter::new(policy, quota, clock));
-        let Quotas { sign_in, register } = quotas;
+        let both = |scopes: Scopes, [per_address, per_account]: [&'static str; 2]| Limiters {
+            per_address: limiter(per_address, scopes.per_address),
+            per_account: limiter(per_account, scopes.per_account),
+        };
+        let Quotas { sign_in, register, reset, confirm, unlock } = *quotas;
         Self {
-            sign_in: Limiters {
-                per_address: limiter("sign_in_per_address", sign_in.per_address),
-                per_account: limiter("sign_in_per_account", sign_in.per_account),
-            },
-            register: Limiters {
-                per_address: limiter("register_per_address", register.per_address),
-                per_account: limiter("register_per_account", register.per_account),
-            },
+            sign_in: both(sign_in, ["sign_in_per_address", "sign_in_per_account"]),
+            register: both(register, ["register_per_address", "register_per_account"]),
+            reset: both(reset, ["reset_per_address", "reset_per_account"]),
+            confirm: both(confirm, ["confirm_per_address", "confirm_per_account"]),
+            unlock: both(unlock, ["unlock_per_address", "unlock_per_account"]),
         }
     }
 
@@ -160,6 +193,9 @@ impl Limits {
         match kind {
             Kind::SignIn => &self.sign_in,
             Kind::Register => &self.register,
+            Kind::Reset => &self.reset,
+            Kind::Confirm => &self.confirm,
+            Kind::Unlock => &self.unlock,
         }
     }
 }

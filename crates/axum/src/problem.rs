@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use baton_core::wire::Code;
-use baton_engine::{FieldFaults, PasswordError, Refusal, RegisterError, SignInError};
+use baton_engine::{
+    FieldFaults, LinkRequestError, PasswordError, RedirectRefused, Refusal, RegisterError, SignInError,
+};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -142,6 +144,16 @@ impl Problem {
     pub fn sign_in(error: &SignInError) -> Self {
         match error {
             SignInError::BadCredentials => Self::bad_credentials(),
+            SignInError::Unconfirmed => {
+                let message = "Confirm your e-mail address first: follow the link in the letter that was sent to it.";
+                Self::new(StatusCode::UNAUTHORIZED, Code::Unconfirmed, Shape::Success, message)
+                    .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+            }
+            SignInError::Locked => {
+                let message = "Too many sign-ins failed. Try again later, or follow the link in the letter.";
+                Self::new(StatusCode::UNAUTHORIZED, Code::Locked, Shape::Success, message)
+                    .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+            }
             SignInError::Password(error) => Self::password(error, Shape::Success),
             SignInError::Store(error) => Self::store(error, Shape::Success),
         }
@@ -160,9 +172,51 @@ impl Problem {
     pub fn register(error: &RegisterError, data: Value) -> Self {
         match error {
             RegisterError::Invalid(faults) => Self::invalid_fields(faults, Some(data)),
+            RegisterError::Redirect(refused) => Self::redirect(*refused, data),
             RegisterError::Password(error) => Self::password(error, Shape::Status),
             RegisterError::Store(error) => Self::store(error, Shape::Status),
         }
+    }
+
+    /// A letter was not asked for.
+    #[must_use]
+    pub fn link_request(error: &LinkRequestError) -> Self {
+        let unauthorized = |message: &str| {
+            Self::new(StatusCode::UNAUTHORIZED, Code::Invalid, Shape::Success, message)
+                .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+        };
+        match error {
+            LinkRequestError::NoEmail => unauthorized("An e-mail address is needed."),
+            LinkRequestError::NoRedirect => unauthorized("A redirect_url is needed."),
+            LinkRequestError::Refused(refused) => Self::redirect(*refused, Value::Null),
+            LinkRequestError::Unknown => {
+                let message = "There is no account with this e-mail address.";
+                Self::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Success, message)
+            }
+            LinkRequestError::Store(error) => Self::store(error, Shape::Success),
+        }
+    }
+
+    /// A link may not lead on to there. `data`: see [`invalid_fields`](Self::invalid_fields).
+    #[must_use]
+    pub fn redirect(refused: RedirectRefused, data: Value) -> Self {
+        let message = format!("The address to go on to {refused}.");
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::RedirectRefused, Shape::Status, message);
+        if let Value::Object(fields) = &mut problem.body {
+            fields.insert("data".into(), data);
+        }
+        problem
+    }
+
+    /// A password was not set. Front ends read these with `success` and not with `status`.
+    #[must_use]
+    pub fn new_password(faults: &FieldFaults) -> Self {
+        let mut problem = Self::invalid_fields(faults, None);
+        if let Value::Object(fields) = &mut problem.body {
+            fields.remove("status");
+            fields.insert("success".into(), Value::Bool(false));
+        }
+        problem
     }
 
     /// The store failed; the cause goes to the log.
@@ -179,7 +233,7 @@ impl Problem {
         Self::unavailable(shape)
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, HeaderValue::from_static(value)));
         self
     }

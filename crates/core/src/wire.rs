@@ -198,6 +198,14 @@ pub enum Code {
     SessionRevoked,
     /// E-mail or password are wrong.
     BadCredentials,
+    /// The password is right, and the e-mail address has not been confirmed yet.
+    Unconfirmed,
+    /// Too many sign-ins failed.
+    Locked,
+    /// A link, or the token in it, is not good (any more).
+    LinkInvalid,
+    /// The account's link may not lead on to there.
+    RedirectRefused,
     /// A cookie was presented by a page of another site.
     CrossSite,
     /// A field of the request is missing or wrong; `errors` says which.
@@ -227,6 +235,10 @@ impl Code {
             Self::TokenExpired => "token_expired",
             Self::SessionRevoked => "session_revoked",
             Self::BadCredentials => "bad_credentials",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Locked => "locked",
+            Self::LinkInvalid => "link_invalid",
+            Self::RedirectRefused => "redirect_refused",
             Self::CrossSite => "cross_site",
             Self::Invalid => "invalid",
             Self::Malformed => "malformed",

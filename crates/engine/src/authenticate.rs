@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use baton_core::decide::{Plan, Rejection, Verdict, decide};
+use baton_core::event::{EventKind, Trace};
 use baton_core::ports::Found;
-use baton_core::session::{Swap, Swapped};
+use baton_core::session::{Device, Swap, Swapped};
 use baton_core::{Account, ClientId, Genuine, Session, StoreError, Timestamp};
 
 use crate::Engine;
@@ -55,6 +56,12 @@ impl Grant {
     #[must_use]
     pub const fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Whether it may set a password without the one so far: its session was opened by a reset link a while ago.
+    #[must_use]
+    pub fn may_set_password(&self) -> bool {
+        self.account.permit.is_some_and(|permit| permit.client == self.session.client && self.now < permit.until)
     }
 }
 
@@ -109,7 +116,12 @@ impl Engine {
         for _ in 0..ROUNDS {
             match decide(&session, token, attempt.unbatch, now, &self.settings.rules) {
                 Verdict::Accept(plan) => return Ok(Grant { account, session, plan, now, ip: attempt.ip }),
-                Verdict::Reject(rejection) => return Err(self.refuse(&session, token, rejection).await),
+                Verdict::Reject(Rejection::Expired) => return Err(self.remove_expired(&session).await),
+                Verdict::Reject(Rejection::Superseded { revoke }) => {
+                    let device = Device { ip: attempt.ip, user_agent: None };
+                    self.note_reuse(&account, &session, &device, now).await;
+                    return Err(self.refuse_superseded(&account, &session, token, revoke, &device).await);
+                }
                 Verdict::First(swap) => {
                     now = self.write_first(&mut session, &swap, now, attempt.ip).await?;
                 }
@@ -148,28 +160,35 @@ impl Engine {
         Ok(at)
     }
 
-    async fn refuse(&self, session: &Session, token: Genuine, rejection: Rejection) -> AuthenticateError {
-        let Session { account, client, .. } = *session;
-        match rejection {
-            Rejection::Expired => {
-                // It stays expired, whether the store can be written or not.
-                if let Err(error) = self.store.end_session(account, client).await {
-                    tracing::warn!(%client, %error, "could not remove an expired session");
-                }
-                Refusal::Expired.into()
-            }
-            Rejection::Superseded { revoke } => {
-                tracing::warn!(
-                    %account, %client,
-                    presented = %token.generation(), current = %session.generation, revoke,
-                    "superseded token presented"
-                );
-                // To answer 401 although the session lives on would leave a thief with it.
-                if revoke && let Err(error) = self.store.end_session(account, client).await {
-                    return error.into();
-                }
-                Refusal::Superseded.into()
+    async fn remove_expired(&self, session: &Session) -> AuthenticateError {
+        // It stays expired, whether the store can be written or not.
+        if let Err(error) = self.store.end_session(session.account, session.client, &Trace::NONE).await {
+            tracing::warn!(client = %session.client, %error, "could not remove an expired session");
+        }
+        Refusal::Expired.into()
+    }
+
+    async fn refuse_superseded(
+        &self,
+        account: &Account,
+        session: &Session,
+        token: Genuine,
+        revoke: bool,
+        device: &Device,
+    ) -> AuthenticateError {
+        let client = session.client;
+        tracing::warn!(
+            account = %account.id, %client,
+            presented = %token.generation(), current = %session.generation, revoke,
+            "superseded token presented"
+        );
+        if revoke {
+            let trace = self.trace(EventKind::SessionEnded, account, Some(client), device);
+            // To answer 401 although the session lives on would leave a thief with it.
+            if let Err(error) = self.store.end_session(account.id, client, &trace).await {
+                return error.into();
             }
         }
+        Refusal::Superseded.into()
     }
 }

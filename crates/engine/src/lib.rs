@@ -6,17 +6,26 @@
 
 mod authenticate;
 mod complete;
+mod confirm;
+mod courier;
 mod devise;
+mod events;
+mod letters;
+mod lockout;
 mod passwords;
 mod random;
+mod redirects;
 mod register;
+mod reset;
 mod sessions;
 mod sign_in;
 mod strength;
 mod update;
+mod visitor;
 
 use std::sync::Arc;
 
+use baton_core::letter::Mailer;
 use baton_core::password::PasswordPolicy;
 use baton_core::ports::KeyBinding;
 use baton_core::session::{Device, NewSession};
@@ -25,15 +34,24 @@ use baton_core::{Account, ClientId, KeyRing, Random, Rules, Session, Store, Stor
 
 pub use authenticate::{Attempt, AuthenticateError, Grant, Refusal};
 pub use complete::Handover;
+pub use confirm::{Confirmation, RedeemError};
+pub use courier::{Delivered, WebhookError, WebhookSender, deliver};
+pub use events::Webhook;
+pub use letters::{LinkRequest, LinkRequestError};
+pub use lockout::Lockout;
 pub use passwords::{Hashing, HashingError, HashingLoad, PasswordError};
 pub use random::OsRandom;
-pub use register::{FieldFaults, RegisterError, Registration, normalize_email};
+pub use redirects::{InvalidRedirectPattern, Redirect, RedirectAllowlist, RedirectRefused};
+pub use register::{FieldFaults, RegisterError, Registered, Registration, normalize_email};
+pub use reset::{NewPassword, PasswordReset, ResetError};
 pub use secrecy::SecretString;
 pub use sessions::SessionView;
 pub use sign_in::SignInError;
 pub use strength::{Blocklist, BlocklistError, PasswordStrength};
 pub use update::{AccountChange, CurrentPassword, UpdateError};
+pub use visitor::Visitor;
 
+use events::Reuses;
 use passwords::Passwords;
 
 /// What an engine is told about its accounts and sessions.
@@ -59,6 +77,37 @@ pub struct Settings {
     pub remove_tokens_after_password_reset: bool,
     /// Names of the profile fields that a registration may set; unknown ones are dropped.
     pub profile_fields: Vec<String>,
+    /// Whether answers and their times are the same for addresses with an account and without one (ASVS 6.3.8), as Devise's
+    /// setting of that name. `true` by default.
+    pub paranoid: bool,
+    /// The address of the auth routes as the outside world has it, such as `https://api.example.com/auth`: what links in
+    /// letters begin with. Never taken from a request.
+    pub public_url: String,
+    /// Where links may lead on to.
+    pub redirects: Redirects,
+    /// Confirming addresses (Devise's `confirmable`).
+    pub confirmation: Confirmation,
+    /// Forgotten passwords (Devise's `recoverable`).
+    pub reset: PasswordReset,
+    /// When sign-ins are locked (Devise's `lockable`); never by default, since [rate limits] slow guessing down without it.
+    ///
+    /// [rate limits]: https://www.rfc-editor.org/rfc/rfc6585#section-4
+    pub lockout: Option<Lockout>,
+    /// Where events are posted to.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// Where links in letters may lead on to, with credentials in the URL.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redirects {
+    /// What a request may ask for. Nothing by default.
+    pub allowlist: RedirectAllowlist,
+    /// Where a confirmation leads on to if nothing was asked for (`default_confirm_success_url`).
+    pub default_confirm_success_url: Option<Redirect>,
+    /// Where a password reset leads on to if nothing was asked for (`default_password_reset_url`).
+    pub default_password_reset_url: Option<Redirect>,
+    /// Where unlocking leads on to if nothing was asked for.
+    pub default_unlock_success_url: Option<Redirect>,
 }
 
 impl Default for Settings {
@@ -74,6 +123,13 @@ impl Default for Settings {
             check_current_password_before_update: CurrentPassword::default(),
             remove_tokens_after_password_reset: true,
             profile_fields: ["name", "nickname", "image"].map(str::to_owned).into(),
+            paranoid: true,
+            public_url: String::new(),
+            redirects: Redirects::default(),
+            confirmation: Confirmation::default(),
+            reset: PasswordReset::default(),
+            lockout: None,
+            webhooks: Vec::new(),
         }
     }
 }
@@ -85,6 +141,9 @@ pub struct Engine {
     random: Arc<dyn Random>,
     passwords: Passwords,
     settings: Settings,
+    mailer: Option<Arc<dyn Mailer>>,
+    webhook_sender: Option<Arc<dyn WebhookSender>>,
+    reuses: Reuses,
 }
 
 impl std::fmt::Debug for Engine {
@@ -129,9 +188,31 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let passwords = Passwords::new(&settings.hashing, settings.bcrypt_pepper.clone(), Arc::clone(&random))?;
         match store.bind_keys(&keys.fingerprints()).await? {
-            KeyBinding::Bound => Ok(Self { store, keys, random, passwords, settings }),
+            KeyBinding::Bound => Ok(Self {
+                store,
+                keys,
+                random,
+                passwords,
+                settings,
+                mailer: None,
+                webhook_sender: None,
+                reuses: Reuses::default(),
+            }),
             KeyBinding::Foreign => Err(EngineError::ForeignKeys),
         }
+    }
+
+    /// The same with somebody who sends letters. Without, nothing that needs a letter can be asked for, and nobody has to
+    /// confirm an address.
+    #[must_use]
+    pub fn with_mailer(self, mailer: Arc<dyn Mailer>) -> Self {
+        Self { mailer: Some(mailer), ..self }
+    }
+
+    /// The same with somebody who posts events to [`Settings::webhooks`].
+    #[must_use]
+    pub fn with_webhook_sender(self, sender: Arc<dyn WebhookSender>) -> Self {
+        Self { webhook_sender: Some(sender), ..self }
     }
 
     /// What it was made with.
@@ -154,7 +235,7 @@ impl Engine {
         self.store.check().await
     }
 
-    /// Removes up to `limit` sessions that have expired; how many there were.
+    /// Removes up to `limit` of each: sessions, one-time tokens and counts of attempts that have expired; how many there were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -163,17 +244,22 @@ impl Engine {
     }
 
     fn new_session(&self, device: Device) -> Result<NewSession, StoreError> {
-        let mut id = [0; 16];
-        self.random
-            .fill(&mut id)
-            .map_err(|error| StoreError::Unavailable { store: "random source", cause: Box::new(error) })?;
         Ok(NewSession {
-            client: ClientId::from_bytes(id),
+            client: ClientId::from_bytes(self.draw()?),
             renewal: self.settings.rules.renewal(),
             device,
             max_devices: self.settings.max_number_of_devices,
             if_password: None,
         })
+    }
+
+    /// 128 random bits.
+    fn draw(&self) -> Result<[u8; 16], StoreError> {
+        let mut bytes = [0; 16];
+        self.random
+            .fill(&mut bytes)
+            .map_err(|error| StoreError::Unavailable { store: "random source", cause: Box::new(error) })?;
+        Ok(bytes)
     }
 
     fn credentials(&self, account: &Account, session: &Session) -> Credentials {

@@ -1,13 +1,18 @@
 //! A new account.
 
+use baton_core::event::{EventKind, Trace};
+use baton_core::letter::{MailOrder, Occasion};
 use baton_core::password::PasswordFault;
-use baton_core::session::{Device, NewAccount, Profile};
-use baton_core::{CreateAccountError, StoreError};
+use baton_core::session::{NewAccount, Profile};
+use baton_core::{Account, ClientId, CreateAccountError, StoreError};
 use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
+use crate::events::log;
 use crate::passwords::PasswordError;
+use crate::redirects::RedirectRefused;
+use crate::visitor::Visitor;
 use crate::{Engine, SignedIn};
 
 /// What a person fills in.
@@ -21,6 +26,20 @@ pub struct Registration {
     pub password_confirmation: Option<SecretString>,
     /// Profile fields; the ones not declared are dropped.
     pub profile: Map<String, Value>,
+    /// Where the confirmation leads on to (`confirm_success_url`).
+    pub confirm_success_url: Option<String>,
+    /// The front end's name for its configuration (`config_name`).
+    pub config_name: Option<String>,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone)]
+pub enum Registered {
+    /// The account was made and is signed in.
+    SignedIn(SignedIn),
+    /// A letter is on its way: to confirm the address, or to say that it has an account already. Which of them is not told
+    /// where [`crate::Settings::paranoid`] is on; otherwise this is the new account.
+    Pending(Option<Account>),
 }
 
 /// What is wrong with the fields of a form, in the order in which it was found.
@@ -56,6 +75,9 @@ pub enum RegisterError {
     /// Fields are missing or wrong.
     #[error("invalid fields")]
     Invalid(FieldFaults),
+    /// The confirmation may not lead on to there.
+    #[error(transparent)]
+    Redirect(#[from] RedirectRefused),
     /// The password could not be hashed.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -65,12 +87,14 @@ pub enum RegisterError {
 }
 
 impl Engine {
-    /// Makes an account and signs it in.
+    /// Makes an account. It is signed in at once, or when its address has been confirmed ([`crate::Confirmation::required`]).
     ///
     /// # Errors
-    /// [`RegisterError::Invalid`] with all faults at once; an address that is taken is one of them, and is found only after
-    /// the password was hashed.
-    pub async fn register(&self, form: Registration, device: Device) -> Result<SignedIn, RegisterError> {
+    /// [`RegisterError::Invalid`] with all faults at once. An address that is taken is one of them, unless it has to be
+    /// confirmed and nobody is to be told ([`crate::Settings::paranoid`]).
+    pub async fn register(&self, form: Registration, visitor: &Visitor) -> Result<Registered, RegisterError> {
+        let confirms = self.requires_confirmation();
+        let redirect = if confirms { self.asked_redirect(form.confirm_success_url.as_deref())? } else { None };
         let email = form.email.as_deref().map(normalize_email).unwrap_or_default();
         let mut faults = FieldFaults::default();
         check_email(&email, &mut faults);
@@ -90,21 +114,73 @@ impl Engine {
             profile,
             password: self.passwords.hash(password).await?,
         };
-        match self.store.create_account(account, Some(self.new_session(device)?)).await {
+        if !confirms {
+            return self.register_and_sign_in(account, visitor).await.map(Registered::SignedIn);
+        }
+        let mut mail = self.order(Occasion::ConfirmEmail, account.uid.clone(), visitor);
+        mail.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
+        mail.config_name = form.config_name;
+        self.register_unconfirmed(account, mail, visitor).await
+    }
+
+    async fn register_and_sign_in(&self, account: NewAccount, visitor: &Visitor) -> Result<SignedIn, RegisterError> {
+        let session = self.new_session(visitor.device.clone())?;
+        let trace = self.registered(&account, Some(session.client), visitor);
+        match self.store.create_account(account, Some(session), &trace).await {
             Ok((account, Some(session))) => {
-                tracing::info!(account = %account.id, client = %session.client, "registered");
+                log(&trace, Some(&account));
                 Ok(SignedIn { credentials: self.credentials(&account, &session), account })
             }
             Ok((account, None)) => Err(RegisterError::Store(StoreError::Unusable {
                 store: "accounts",
                 cause: format!("account {} was made without its session", account.id).into(),
             })),
-            Err(CreateAccountError::Taken) => {
-                faults.add("email", "is already registered");
-                Err(RegisterError::Invalid(faults))
-            }
+            Err(CreateAccountError::Taken) => Err(taken()),
             Err(CreateAccountError::Store(error)) => Err(error.into()),
         }
+    }
+
+    async fn register_unconfirmed(
+        &self,
+        account: NewAccount,
+        mail: MailOrder,
+        visitor: &Visitor,
+    ) -> Result<Registered, RegisterError> {
+        let notice = Trace { mails: vec![self.already_registered(&account, visitor)], ..Trace::default() };
+        if self.settings.paranoid
+            && self.store.find_login(&account.realm, &account.provider, &account.uid).await?.is_some()
+        {
+            // One read and one write, as for an address that is free.
+            self.store.record(&notice).await?;
+            return Ok(Registered::Pending(None));
+        }
+        let mut trace = self.registered(&account, None, visitor);
+        trace.mails.push(mail);
+        match self.store.create_account(account, None, &trace).await {
+            Ok((account, _)) => {
+                log(&trace, Some(&account));
+                Ok(Registered::Pending((!self.settings.paranoid).then_some(account)))
+            }
+            Err(CreateAccountError::Taken) if self.settings.paranoid => {
+                self.store.record(&notice).await?;
+                Ok(Registered::Pending(None))
+            }
+            Err(CreateAccountError::Taken) => Err(taken()),
+            Err(CreateAccountError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    fn registered(&self, account: &NewAccount, client: Option<ClientId>, visitor: &Visitor) -> Trace {
+        let mut event = self.event(EventKind::Registered, client, &visitor.device);
+        event.uid = Some(account.uid.clone());
+        self.trace_of(event)
+    }
+
+    /// To somebody who may have forgotten about the account, or whose address was tried out.
+    fn already_registered(&self, account: &NewAccount, visitor: &Visitor) -> MailOrder {
+        let mut notice = self.order(Occasion::AlreadyRegistered, account.uid.clone(), visitor);
+        notice.to = Some(account.email.clone());
+        notice
     }
 
     pub(crate) fn check_password(
@@ -147,6 +223,12 @@ impl Engine {
         }
         fields
     }
+}
+
+fn taken() -> RegisterError {
+    let mut faults = FieldFaults::default();
+    faults.add("email", "is already registered");
+    RegisterError::Invalid(faults)
 }
 
 /// The provider of an account that signs in with e-mail and password.

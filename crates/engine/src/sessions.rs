@@ -1,11 +1,14 @@
 //! Ending sessions, and the list of devices.
 
 use baton_core::decide::is_expired;
+use baton_core::event::EventKind;
 use baton_core::ports::SessionEntry;
 use baton_core::{Account, ClientId, StoreError};
 
 use crate::Engine;
 use crate::authenticate::Grant;
+use crate::events::log;
+use crate::visitor::Visitor;
 
 /// One line of the list of devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +25,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`]; the session may then still live.
-    pub async fn sign_out(&self, grant: &Grant) -> Result<bool, StoreError> {
-        let ended = self.store.end_session(grant.account.id, grant.session.client).await?;
-        tracing::info!(account = %grant.account.id, client = %grant.session.client, "signed out");
+    pub async fn sign_out(&self, grant: &Grant, visitor: &Visitor) -> Result<bool, StoreError> {
+        let client = grant.session.client;
+        let trace = self.trace(EventKind::SignedOut, &grant.account, Some(client), &visitor.device);
+        let ended = self.store.end_session(grant.account.id, client, &trace).await?;
+        if ended {
+            log(&trace, None);
+        }
         Ok(ended)
     }
 
@@ -45,11 +52,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`]; the session may then still live.
-    pub async fn end_session(&self, account: &Account, id: &str) -> Result<bool, StoreError> {
+    pub async fn end_session(&self, account: &Account, id: &str, visitor: &Visitor) -> Result<bool, StoreError> {
         let Some(client) = ClientId::parse(id) else { return Ok(false) };
-        let ended = self.store.end_session(account.id, client).await?;
+        let trace = self.trace(EventKind::SessionEnded, account, Some(client), &visitor.device);
+        let ended = self.store.end_session(account.id, client, &trace).await?;
         if ended {
-            tracing::info!(account = %account.id, %client, "session ended");
+            log(&trace, None);
         }
         Ok(ended)
     }
@@ -58,9 +66,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn delete_account(&self, account: &Account) -> Result<bool, StoreError> {
-        let deleted = self.store.delete_account(account.id).await?;
-        tracing::info!(account = %account.id, "account deleted");
+    pub async fn delete_account(&self, account: &Account, visitor: &Visitor) -> Result<bool, StoreError> {
+        let trace = self.trace(EventKind::AccountDeleted, account, None, &visitor.device);
+        let deleted = self.store.delete_account(account.id, &trace).await?;
+        if deleted {
+            log(&trace, None);
+        }
         Ok(deleted)
     }
 }

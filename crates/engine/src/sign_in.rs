@@ -1,11 +1,15 @@
 //! E-mail and password for a session.
 
-use baton_core::session::{AccountUpdate, Device, NewSession, PasswordHash};
+use baton_core::event::{EventKind, Trace};
+use baton_core::session::{AccountUpdate, NewSession, PasswordHash};
 use baton_core::{AccountId, CreateSessionError, StoreError};
 use secrecy::SecretString;
 
+use crate::events::log;
+use crate::lockout::Lock;
 use crate::passwords::PasswordError;
 use crate::register::{EMAIL_PROVIDER, normalize_email};
+use crate::visitor::Visitor;
 use crate::{Engine, SignedIn};
 
 /// Why nobody was signed in.
@@ -14,6 +18,13 @@ pub enum SignInError {
     /// E-mail or password are wrong; which of them is not told, and takes the same time.
     #[error("wrong e-mail or password")]
     BadCredentials,
+    /// The password is right, and the address has not been confirmed yet. Never told to somebody without the password.
+    #[error("the e-mail address is not confirmed")]
+    Unconfirmed,
+    /// Too many sign-ins failed, whether there is such an account or not. Told only where [`crate::Settings::paranoid`] is
+    /// off; otherwise it reads as [`Self::BadCredentials`].
+    #[error("sign-ins are locked")]
+    Locked,
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -23,28 +34,53 @@ pub enum SignInError {
 }
 
 impl Engine {
-    /// Checks the password and opens a session. An unknown address costs the same password check as a known one
-    /// (ASVS 6.3.8).
+    /// Checks the password and opens a session. An unknown address costs the same password check, the same reads and the same
+    /// writes as a known one (ASVS 6.3.8).
     ///
     /// # Errors
     /// [`SignInError`].
-    pub async fn sign_in(&self, email: &str, password: SecretString, device: Device) -> Result<SignedIn, SignInError> {
+    pub async fn sign_in(
+        &self,
+        email: &str,
+        password: SecretString,
+        visitor: &Visitor,
+    ) -> Result<SignedIn, SignInError> {
         let uid = normalize_email(email);
+        let counted = self.count_sign_in(&uid).await?;
         let login = self.store.find_login(&self.settings.realm, EMAIL_PROVIDER, &uid).await?;
         let hash = login.as_ref().map(|login| &login.password);
         let matches = self.passwords.verify(password.clone(), hash).await?;
-        let Some(login) = login.filter(|_| matches) else {
-            tracing::info!(ip = ?device.ip, "sign-in failed");
-            return Err(SignInError::BadCredentials);
+        let lock = self.lock(counted, login.as_ref(), visitor.device.ip).await?;
+        let last = lock == (Lock::Open { last: true });
+
+        let (account, known) = (login.as_ref().map(|login| &login.account), login.as_ref().filter(|_| matches));
+        let login = match (lock, known) {
+            (Lock::Open { .. }, Some(login)) if login.confirmed_at.is_some() || !self.requires_confirmation() => login,
+            (lock, known) => {
+                let refused = match (lock, known) {
+                    (Lock::Locked, _) if self.settings.paranoid => SignInError::BadCredentials,
+                    (Lock::Locked, _) => SignInError::Locked,
+                    (Lock::Open { .. }, None) => SignInError::BadCredentials,
+                    (Lock::Open { .. }, Some(_)) => {
+                        self.forget_failures(&uid).await;
+                        SignInError::Unconfirmed
+                    }
+                };
+                self.note(&self.failure(&uid, account, last && known.is_none(), visitor)).await;
+                return Err(refused);
+            }
         };
-        let account = login.account;
-        let session = NewSession { if_password: Some(login.password.clone()), ..self.new_session(device)? };
-        let session = match self.store.create_session(account.id, session).await {
+        let account = login.account.clone();
+        let session = self.new_session(visitor.device.clone())?;
+        let trace: Trace = self.trace(EventKind::SignedIn, &account, Some(session.client), &visitor.device);
+        let session = NewSession { if_password: Some(login.password.clone()), ..session };
+        let session = match self.store.create_session(account.id, session, &trace).await {
             Ok(session) => session,
             Err(CreateSessionError::NoAccount) => return Err(SignInError::BadCredentials),
             Err(CreateSessionError::Store(error)) => return Err(error.into()),
         };
-        tracing::info!(account = %account.id, client = %session.client, "signed in");
+        log(&trace, None);
+        self.forget_failures(&uid).await;
         self.upgrade_hash(account.id, &login.password, password).await;
         Ok(SignedIn { credentials: self.credentials(&account, &session), account })
     }
@@ -58,7 +94,11 @@ impl Engine {
             Ok(hash) => {
                 let update =
                     AccountUpdate { password: Some(hash), if_password: Some(old.clone()), ..Default::default() };
-                self.store.update_account(account, update).await.map(drop).map_err(|error| error.to_string())
+                self.store
+                    .update_account(account, update, &Trace::NONE)
+                    .await
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

@@ -1,5 +1,7 @@
 //! Changes of an account by whoever is signed in to it.
 
+use baton_core::event::{EventKind, Trace};
+use baton_core::letter::Occasion;
 use baton_core::session::{AccountUpdate, EndSessions, PasswordHash, Profile};
 use baton_core::{Account, StoreError, UpdateAccountError};
 use secrecy::SecretString;
@@ -7,13 +9,17 @@ use serde_json::{Map, Value};
 
 use crate::Engine;
 use crate::authenticate::Grant;
+use crate::events::log;
 use crate::passwords::PasswordError;
+use crate::redirects::RedirectRefused;
 use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
+use crate::visitor::Visitor;
 
 /// What a person wants changed. What is absent stays as it is.
 #[derive(Debug, Clone, Default)]
 pub struct AccountChange {
-    /// A new e-mail address as typed. For an account that signs in with it, it becomes the uid too, at once.
+    /// A new e-mail address as typed. It becomes the account's when it has been confirmed
+    /// ([`crate::Confirmation::reconfirmable`]) or at once, and the uid too of an account that signs in with it.
     pub email: Option<String>,
     /// A new password.
     pub password: Option<SecretString>,
@@ -23,6 +29,10 @@ pub struct AccountChange {
     pub current_password: Option<SecretString>,
     /// Profile fields; the ones not declared are dropped.
     pub profile: Map<String, Value>,
+    /// Where the confirmation of a new address leads on to (`confirm_success_url`).
+    pub confirm_success_url: Option<String>,
+    /// The front end's name for its configuration (`config_name`).
+    pub config_name: Option<String>,
 }
 
 /// Which changes take the current password (`check_current_password_before_update`).
@@ -43,6 +53,9 @@ pub enum UpdateError {
     /// Fields are missing or wrong.
     #[error("invalid fields")]
     Invalid(FieldFaults),
+    /// The confirmation of the new address may not lead on to there.
+    #[error(transparent)]
+    Redirect(#[from] RedirectRefused),
     /// The account was deleted meanwhile.
     #[error("there is no such account")]
     Gone,
@@ -60,7 +73,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`UpdateError::Invalid`] with all faults at once; a wrong current password is one of them.
-    pub async fn update_account(&self, grant: &Grant, change: AccountChange) -> Result<Account, UpdateError> {
+    pub async fn update_account(
+        &self,
+        grant: &Grant,
+        change: AccountChange,
+        visitor: &Visitor,
+    ) -> Result<Account, UpdateError> {
         let account = grant.account();
         let mut faults = FieldFaults::default();
         let email = change.email.as_deref().map(normalize_email);
@@ -76,26 +94,55 @@ impl Engine {
         }
         let profile = self.changed_profile(account, change.profile, &mut faults);
         let if_password =
-            self.check_current(account, change.current_password, change.password.is_some(), &mut faults).await?;
+            self.check_current(grant, change.current_password, change.password.is_some(), &mut faults).await?;
+        let email = email.filter(|email| *email != account.email);
+        let redirect = match &email {
+            Some(_) if self.reconfirms() => self.asked_redirect(change.confirm_success_url.as_deref())?,
+            _ => None,
+        };
         if !faults.is_empty() {
             return Err(UpdateError::Invalid(faults));
         }
 
-        let password = match change.password {
-            Some(password) => Some(self.passwords.hash(password).await?),
-            None => None,
-        };
-        let changes_password = password.is_some();
-        let end = if changes_password && self.settings.remove_tokens_after_password_reset {
-            EndSessions::AllBut(grant.session().client)
-        } else {
-            EndSessions::None
-        };
-        let uid = email.clone().filter(|_| account.provider == EMAIL_PROVIDER);
-        let update = AccountUpdate { uid, email, profile, password, if_password, end };
-        match self.store.update_account(account.id, update).await {
+        let mut update = AccountUpdate { profile, if_password, ..AccountUpdate::default() };
+        let mut trace = Trace::default();
+        if update.profile.is_some() {
+            self.add_account_event(&mut trace, EventKind::AccountChanged, grant, visitor);
+        }
+        if let Some(password) = change.password {
+            update.password = Some(self.passwords.hash(password).await?);
+            // An address that somebody else may have asked for, and links that they may have.
+            (update.unconfirmed_email, update.void_one_time) = (Some(None), true);
+            if self.settings.remove_tokens_after_password_reset {
+                update.end = EndSessions::AllBut(grant.session().client);
+            }
+            self.add_account_event(&mut trace, EventKind::PasswordChanged, grant, visitor);
+            trace.mails.extend(self.notice(Occasion::PasswordChanged, account, visitor));
+        }
+        if let Some(email) = email {
+            update.void_one_time = true;
+            if self.reconfirms() {
+                self.add_account_event(&mut trace, EventKind::EmailChangeRequested, grant, visitor);
+                let mut notice = self.notice(Occasion::EmailChangeRequested, account, visitor);
+                let mut link = self.order(Occasion::ConfirmNewEmail, account.uid.clone(), visitor);
+                link.provider.clone_from(&account.provider);
+                link.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
+                link.config_name = change.config_name;
+                if let Some(notice) = &mut notice {
+                    notice.new_email = Some(email.clone());
+                }
+                trace.mails.extend(notice.into_iter().chain([link]));
+                update.unconfirmed_email = Some(Some(email));
+            } else {
+                self.add_account_event(&mut trace, EventKind::EmailChanged, grant, visitor);
+                trace.mails.extend(self.email_changed(account, &email, visitor));
+                update.uid = (account.provider == EMAIL_PROVIDER).then(|| email.clone());
+                (update.email, update.unconfirmed_email) = (Some(email), Some(None));
+            }
+        }
+        match self.store.update_account(account.id, update, &trace).await {
             Ok(changed) => {
-                tracing::info!(account = %account.id, client = %grant.session().client, changes_password, "account changed");
+                log(&trace, None);
                 Ok(changed)
             }
             Err(UpdateAccountError::Gone) => Err(UpdateError::Gone),
@@ -111,21 +158,28 @@ impl Engine {
         }
     }
 
+    fn add_account_event(&self, trace: &mut Trace, kind: EventKind, grant: &Grant, visitor: &Visitor) {
+        for event in self.trace(kind, grant.account(), Some(grant.session().client), &visitor.device).events {
+            self.add_event(trace, event);
+        }
+    }
+
     /// The hash that the current password was found to fit, if it was given.
     async fn check_current(
         &self,
-        account: &Account,
+        grant: &Grant,
         given: Option<SecretString>,
         changes_password: bool,
         faults: &mut FieldFaults,
     ) -> Result<Option<PasswordHash>, UpdateError> {
+        let account = grant.account();
         let needed = match self.settings.check_current_password_before_update {
             CurrentPassword::Never => false,
             CurrentPassword::Password => changes_password,
             CurrentPassword::Attributes => true,
         };
         let Some(given) = given else {
-            if needed && !account.allow_password_change {
+            if needed && !(changes_password && grant.may_set_password()) {
                 faults.add("current_password", "can't be blank");
             }
             return Ok(None);

@@ -6,9 +6,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use baton_axum::{Auth, HttpSettings};
-use baton_core::session::Device;
 use baton_core::{Key, KeyRing};
-use baton_engine::{Engine, OsRandom, Registration, Settings};
+use baton_engine::{Engine, OsRandom, Registered, Registration, Settings, Visitor};
 use baton_store::clock::SystemClock;
 use baton_store::memory::MemoryStore;
 use bytes::Bytes;
@@ -31,7 +30,9 @@ async fn run() -> Result<Vec<(u16, Option<String>)>, Box<dyn Error>> {
         password: Some("correct horse battery".into()),
         ..Registration::default()
     };
-    let ann = engine.register(form, Device::default()).await?.credentials;
+    // Pending would be an account whose address has to be confirmed first.
+    let Registered::SignedIn(ann) = engine.register(form, &Visitor::default()).await? else { return Ok(Vec::new()) };
+    let ann = ann.credentials;
     let auth = Auth::new(engine, HttpSettings::default())?;
 
     let mut service = ServiceBuilder::new().layer(auth.layer().required()).service(service_fn(time_table));

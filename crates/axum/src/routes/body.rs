@@ -16,20 +16,20 @@ pub(super) fn ok(body: &Value) -> Response {
     response
 }
 
-/// An account, as in sign-in and validation.
-pub(super) fn user(account: &Account) -> Map<String, Value> {
+/// An account, as in sign-in and validation. `may_set_password`: whether this session may, without the one so far.
+pub(super) fn user(account: &Account, may_set_password: bool) -> Map<String, Value> {
     let mut user = account.profile.fields();
     user.insert("id".into(), account.id.0.into());
     user.insert("email".into(), account.email.as_str().into());
     user.insert("provider".into(), account.provider.as_str().into());
     user.insert("uid".into(), account.uid.as_str().into());
-    user.insert("allow_password_change".into(), account.allow_password_change.into());
+    user.insert("allow_password_change".into(), may_set_password.into());
     user
 }
 
 /// An account with its times, as in registration.
-pub(super) fn user_with_times(account: &Account) -> Map<String, Value> {
-    let mut user = user(account);
+pub(super) fn user_with_times(account: &Account, may_set_password: bool) -> Map<String, Value> {
+    let mut user = user(account, may_set_password);
     user.insert("created_at".into(), time(account.created_at));
     user.insert("updated_at".into(), time(account.updated_at));
     user

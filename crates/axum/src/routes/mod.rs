@@ -2,11 +2,15 @@
 
 mod account;
 mod body;
+mod confirmation;
 mod fields;
+mod landing;
 mod lenient;
+mod password;
 mod sessions;
 mod sign_in;
 mod sign_out;
+mod unlock;
 mod validate;
 
 use axum::Router;
@@ -16,14 +20,17 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use baton_core::wire::Code;
-use baton_engine::{Handover, SignedIn};
+use baton_engine::{Handover, LinkRequest, LinkRequestError, SignedIn, Visitor};
 use http::{Method, StatusCode};
+use serde_json::json;
 
 use crate::credentials::{self, Owner};
 use crate::extract::{CurrentUser, admitted};
 use crate::layer::{Denial, Settled};
+use crate::limits::Kind;
 use crate::problem::{Problem, Shape};
 use crate::{Auth, origins};
+use fields::Fields;
 
 /// The account and session endpoints below `mount` (`/auth`, as every front end has it by default):
 ///
@@ -37,6 +44,12 @@ use crate::{Auth, origins};
 /// | `GET /auth/validate_token` | who is signed in |
 /// | `GET /auth/sessions` | the account's devices |
 /// | `DELETE /auth/sessions/{id}` | end one of them |
+/// | `POST`, `PUT`, `PATCH /auth/password` | ask for a letter to reset the password; set a new one |
+/// | `GET /auth/password/edit` | where that letter's link leads |
+/// | `POST`, `GET /auth/confirmation` | ask for the letter that confirms an address; where its link leads |
+/// | `POST`, `GET /auth/unlock` | ask for the letter that lifts a lock; where its link leads |
+///
+/// The last four are there if the engine can send letters ([`baton_engine::Engine::with_mailer`]) and the settings use them.
 ///
 /// They bring their own [`crate::AuthLayer`]; one around them as well does no harm. Spellings that front ends are known to
 /// send reach them too: `//auth/sign_in`, `/auth//sign_in`, `/auth/sign_in/`, `/auth/sign_in.json`.
@@ -51,9 +64,11 @@ where
     let opening = Router::new()
         .route("/", post(account::register))
         .route("/sign_in", post(sign_in::sign_in))
+        .merge(by_letter(auth))
         .layer(from_fn_with_state(auth.clone(), same_site));
     let signed_in = Router::new()
         .route("/", put(account::update).patch(account::update).delete(account::delete))
+        .route("/password", put(password::update).patch(password::update))
         .route("/sign_out", delete(sign_out::sign_out))
         .route("/validate_token", get(validate::validate))
         .route("/sessions", get(sessions::list))
@@ -66,6 +81,47 @@ where
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(auth.clone());
     lenient::mount(mount, routes)
+}
+
+/// What needs a letter.
+fn by_letter(auth: &Auth) -> Router<Auth> {
+    let engine = auth.engine();
+    let mut routes = Router::new();
+    if engine.sends_mail() {
+        routes =
+            routes.route("/password", post(password::request)).route("/password/edit", landing::once(password::edit));
+    }
+    if engine.confirms() {
+        routes = routes.route("/confirmation", landing::once(confirmation::confirm).post(confirmation::request));
+    }
+    if engine.unlocks_by_mail() {
+        routes = routes.route("/unlock", landing::once(unlock::unlock).post(unlock::request));
+    }
+    routes
+}
+
+/// A request for a letter with a link, if it may be made once more.
+fn link_request(auth: &Auth, kind: Kind, visitor: Visitor, fields: &Fields) -> Result<LinkRequest, Problem> {
+    let limits = &auth.0.limits;
+    limits.count_address(kind, visitor.device.ip, Shape::Success)?;
+    let email = fields.text("email").unwrap_or_default();
+    if !email.trim().is_empty() {
+        // Each sends a letter, so each counts.
+        let _counted = limits.count_account(kind, email, Shape::Success)?;
+    }
+    let text = |name: &str| fields.text(name).map(str::to_owned);
+    Ok(LinkRequest {
+        email: text("email").ok_or_else(|| Problem::link_request(&LinkRequestError::NoEmail))?,
+        redirect_url: text("redirect_url"),
+        config_name: text("config_name"),
+        visitor,
+    })
+}
+
+/// The same whether there is such an account or not.
+fn letter_on_its_way() -> Response {
+    let message = "If there is an account with this e-mail address, a letter with further instructions is on its way.";
+    body::ok(&json!({ "success": true, "message": message }))
 }
 
 /// The response of a request that opened a session.
@@ -116,13 +172,13 @@ async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::MethodNotAllowed, Shape::Success, message)
 }
 
-/// The device that a request comes from, as an argument of a handler.
-struct From(baton_core::session::Device);
+/// Who makes a request, as an argument of a handler.
+struct From(Visitor);
 
 impl<S: Send + Sync> FromRequestParts<S> for From {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(credentials::device(&parts.headers, &parts.extensions)))
+        Ok(Self(credentials::visitor(&parts.headers, &parts.extensions)))
     }
 }

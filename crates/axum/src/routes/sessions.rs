@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{body, gone, signed_out};
+use super::{From, body, gone, signed_out};
 use crate::problem::{Problem, Shape};
 use crate::{Auth, CurrentUser};
 
@@ -21,11 +21,12 @@ pub(super) async fn list(State(auth): State<Auth>, user: CurrentUser) -> Result<
 pub(super) async fn end(
     State(auth): State<Auth>,
     user: CurrentUser,
+    From(visitor): From,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     const UNKNOWN: &str = "The account has no session of that name.";
     let Ok(Path(id)) = id else { return Err(gone(Shape::Success, UNKNOWN)) };
-    let response = match auth.engine().end_session(user.account(), &id).await {
+    let response = match auth.engine().end_session(user.account(), &id, &visitor).await {
         Ok(true) => body::ok(&json!({ "success": true })),
         Ok(false) => return Err(gone(Shape::Success, UNKNOWN)),
         Err(error) => return Err(Problem::store(&error, Shape::Success)),

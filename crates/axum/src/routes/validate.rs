@@ -11,5 +11,5 @@ use crate::problem::{Problem, Shape};
 /// Who is signed in.
 pub(super) async fn validate(parts: Parts) -> Result<Response, Problem> {
     let user = admitted(&parts)?.map_err(|denial| denial.problem(Shape::Success))?;
-    Ok(body::ok(&json!({ "success": true, "data": body::user(user.account()) })))
+    Ok(body::ok(&json!({ "success": true, "data": body::user(user.account(), user.0.may_set_password()) })))
 }

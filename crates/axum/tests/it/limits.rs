@@ -27,7 +27,7 @@ fn quota(burst: u32, period: Duration) -> Option<Quota> {
 
 /// No limits but these.
 fn sign_in(per_address: Option<Quota>, per_account: Option<Quota>) -> Quotas {
-    Quotas { sign_in: Scopes { per_address, per_account }, register: Scopes::default() }
+    Quotas { sign_in: Scopes { per_address, per_account }, ..Quotas::NONE }
 }
 
 /// A server that takes the client's address from `x-from`.
@@ -174,6 +174,7 @@ fn a_limited_request_costs_no_hash() {
     let app = app(Quotas {
         sign_in: Scopes { per_address: quota(4, MINUTE), per_account: quota(2, MINUTE) },
         register: Scopes { per_address: quota(2, MINUTE), per_account: quota(1, MINUTE) },
+        ..Quotas::NONE
     });
     assert_eq!(app.registers(HERE, "ann@example.com").status, 200);
     assert_eq!(app.hashed(), 1);
@@ -196,6 +197,7 @@ fn registrations_have_limits_of_their_own_and_their_own_shape() {
     let app = app(Quotas {
         sign_in: Scopes { per_address: quota(1, MINUTE), per_account: None },
         register: Scopes { per_address: quota(2, hour), per_account: None },
+        ..Quotas::NONE
     });
     assert_eq!(app.tries(HERE, "ann@example.com", "wrong").status, 401);
     assert_eq!(app.tries(HERE, "ann@example.com", "wrong").json()["success"], false);

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::get;
 use baton_axum::{Auth, CurrentUser, HttpSettings, auth_routes};
 use baton_core::{OnReuse, Store};
-use baton_engine::{Engine, OsRandom, SecretString, Settings, SignedIn};
+use baton_engine::{Engine, OsRandom, Registered, SecretString, Settings, SignedIn, Visitor};
 use baton_store::clock::ManualClock;
 use baton_store::faulty::{Fault, Operation};
 use baton_store::memory::MemoryStore;
@@ -31,7 +31,10 @@ async fn auth_over(store: Arc<dyn Store>, realm: &str) -> Auth {
 async fn registered(auth: &Auth, email: &str) -> SignedIn {
     let password = || Some(SecretString::from(PASSWORD));
     let form = baton_engine::Registration { email: Some(email.into()), password: password(), ..Default::default() };
-    auth.engine().register(form, Default::default()).await.expect("an account")
+    match auth.engine().register(form, &Visitor::default()).await.expect("an account") {
+        Registered::SignedIn(opened) => opened,
+        Registered::Pending(_) => panic!("nobody has to confirm anything"),
+    }
 }
 
 fn request_of(who: &SignedIn, path: &str) -> Request<Full<Bytes>> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use baton_core::session::{Device, NewAccount, PasswordHash, Profile};
+use baton_core::event::Trace;
+use baton_core::session::{NewAccount, PasswordHash, Profile};
 use baton_core::{Key, KeyRing, Store, Timestamp};
-use baton_engine::{Engine, OsRandom, PasswordError, Settings, SignInError, SignedIn};
+use baton_engine::{Engine, OsRandom, PasswordError, Settings, SignInError, SignedIn, Visitor};
 use baton_store::clock::ManualClock;
 use baton_store::memory::MemoryStore;
 
@@ -27,7 +28,7 @@ async fn taken_over(hash: &str, pepper: &str) -> (Engine, Arc<MemoryStore>) {
         profile: Profile::default(),
         password: PasswordHash::new(hash.to_owned()),
     };
-    store.create_account(account, None).await.expect("an account");
+    store.create_account(account, None, &Trace::NONE).await.expect("an account");
     let keys = KeyRing::new(vec![Key::new(0, *b"0123456789abcdef0123456789abcdef").expect("an id in range")]);
     let settings = Settings { bcrypt_pepper: pepper.into(), ..Settings::default() };
     let engine = Engine::open(store.clone(), keys.expect("a ring"), Arc::new(OsRandom), settings).await;
@@ -35,7 +36,7 @@ async fn taken_over(hash: &str, pepper: &str) -> (Engine, Arc<MemoryStore>) {
 }
 
 async fn sign_in(engine: &Engine, password: &str) -> Result<SignedIn, SignInError> {
-    engine.sign_in(EMAIL, password.into(), Device::default()).await
+    engine.sign_in(EMAIL, password.into(), &Visitor::default()).await
 }
 
 async fn stored_hash(store: &MemoryStore) -> String {

@@ -4,10 +4,11 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 
-use baton_core::session::Device;
+use baton_core::event::Trace;
 use baton_core::{Key, KeyRing, Store, Timestamp};
 use baton_engine::{
     Engine, EngineError, Hashing, HashingError, OsRandom, PasswordError, Registration, Settings, SignInError, SignedIn,
+    Visitor,
 };
 use baton_store::clock::ManualClock;
 use baton_store::memory::MemoryStore;
@@ -28,11 +29,11 @@ async fn open(store: Arc<MemoryStore>, hashing: Hashing) -> Result<Engine, Engin
 
 async fn register(engine: &Engine) {
     let form = Registration { email: Some(EMAIL.into()), password: Some(PASSWORD.into()), ..Registration::default() };
-    engine.register(form, Device::default()).await.expect("an account");
+    engine.register(form, &Visitor::default()).await.expect("an account");
 }
 
 async fn sign_in(engine: &Engine, password: &str) -> Result<SignedIn, SignInError> {
-    engine.sign_in(EMAIL, password.into(), Device::default()).await
+    engine.sign_in(EMAIL, password.into(), &Visitor::default()).await
 }
 
 async fn stored_hash(store: &MemoryStore) -> String {
@@ -179,7 +180,7 @@ async fn every_hash_has_a_salt_of_its_own() {
     register(&engine).await;
     let first = stored_hash(&store).await;
     let login = store.find_login("user", "email", EMAIL).await.expect("a store").expect("an account");
-    store.delete_account(login.account.id).await.expect("a store");
+    store.delete_account(login.account.id, &Trace::NONE).await.expect("a store");
     register(&engine).await;
     assert_ne!(stored_hash(&store).await, first);
 }

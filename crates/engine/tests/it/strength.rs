@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use baton_core::session::Device;
 use baton_core::{Key, KeyRing, Timestamp};
 use baton_engine::{
-    Blocklist, Engine, OsRandom, PasswordStrength, RegisterError, Registration, SecretString, Settings,
+    Blocklist, Engine, OsRandom, PasswordStrength, RegisterError, Registration, SecretString, Settings, Visitor,
 };
 use baton_store::clock::ManualClock;
 use baton_store::memory::MemoryStore;
@@ -34,8 +33,9 @@ async fn faults(engine: &Engine, password: &str) -> Vec<String> {
         password: Some(SecretString::from(password)),
         password_confirmation: None,
         profile: profile.as_object().cloned().unwrap_or_default(),
+        ..Registration::default()
     };
-    match engine.register(form, Device::default()).await {
+    match engine.register(form, &Visitor::default()).await {
         Ok(_) => Vec::new(),
         Err(RegisterError::Invalid(faults)) => faults
             .iter()

@@ -35,6 +35,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         check_current_password_before_update: check_current_password(reader),
         remove_tokens_after_password_reset: reader.flag("remove_tokens_after_password_reset"),
         profile_fields: profile_fields(reader),
+        ..Settings::default()
     }
 }
 

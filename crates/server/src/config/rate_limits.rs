@@ -19,6 +19,18 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Quotas> {
             per_address: quota(reader, "rate_limits.register_per_address"),
             per_account: quota(reader, "rate_limits.register_per_account"),
         },
+        reset: Scopes {
+            per_address: quota(reader, "rate_limits.reset_per_address"),
+            per_account: quota(reader, "rate_limits.reset_per_account"),
+        },
+        confirm: Scopes {
+            per_address: quota(reader, "rate_limits.confirm_per_address"),
+            per_account: quota(reader, "rate_limits.confirm_per_account"),
+        },
+        unlock: Scopes {
+            per_address: quota(reader, "rate_limits.unlock_per_address"),
+            per_account: quota(reader, "rate_limits.unlock_per_account"),
+        },
     };
     enabled.then_some(quotas)
 }
