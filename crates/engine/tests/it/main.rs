@@ -2,4 +2,5 @@
 
 mod devise;
 mod passwords;
+mod redirects;
 mod strength;
