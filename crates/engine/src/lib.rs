@@ -8,6 +8,7 @@ mod authenticate;
 mod complete;
 mod devise;
 mod passwords;
+mod profile;
 mod random;
 mod redirects;
 mod register;
@@ -27,6 +28,7 @@ use baton_core::{Account, ClientId, KeyRing, Random, Rules, Session, Store, Stor
 pub use authenticate::{Attempt, AuthenticateError, Grant, Refusal};
 pub use complete::Handover;
 pub use passwords::{Hashing, HashingError, HashingLoad, PasswordError};
+pub use profile::{FieldKind, InvalidProfileField, ProfileField};
 pub use random::OsRandom;
 pub use redirects::{InvalidRedirectPattern, Redirect, RedirectAllowlist, RedirectRefused};
 pub use register::{FieldFaults, RegisterError, Registration, normalize_email};
@@ -59,8 +61,8 @@ pub struct Settings {
     pub check_current_password_before_update: CurrentPassword,
     /// Whether a new password ends the account's other sessions (ASVS 7.4.3); the one that changed it goes on.
     pub remove_tokens_after_password_reset: bool,
-    /// Names of the profile fields that a registration may set; unknown ones are dropped.
-    pub profile_fields: Vec<String>,
+    /// The profile fields that an account may have, no name twice; others that are sent are dropped.
+    pub profile_fields: Vec<ProfileField>,
 }
 
 impl Default for Settings {
@@ -75,7 +77,7 @@ impl Default for Settings {
             bcrypt_pepper: SecretString::default(),
             check_current_password_before_update: CurrentPassword::default(),
             remove_tokens_after_password_reset: true,
-            profile_fields: ["name", "nickname", "image"].map(str::to_owned).into(),
+            profile_fields: ["name", "nickname", "image"].map(ProfileField::text).into(),
         }
     }
 }

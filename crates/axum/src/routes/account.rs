@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Response;
 use baton_core::wire::Code;
-use baton_engine::{AccountChange, Registration, UpdateError, normalize_email};
+use baton_engine::{AccountChange, ProfileField, Registration, UpdateError, normalize_email};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -42,8 +42,9 @@ pub(super) async fn register(
 /// The account as it was asked for, for the form that is to be corrected.
 fn unsaved(auth: &Auth, fields: &Fields) -> Value {
     let mut user = Map::new();
-    for name in &auth.engine().settings().profile_fields {
-        user.insert(name.clone(), fields.text(name).into());
+    for field in &auth.engine().settings().profile_fields {
+        let given = fields.get(field.name()).filter(|given| !given.is_array() && !given.is_object());
+        user.insert(field.name().to_owned(), given.cloned().unwrap_or_default());
     }
     let email = fields.text("email").map(normalize_email);
     for (name, value) in [
@@ -102,13 +103,13 @@ pub(super) async fn update(State(auth): State<Auth>, parts: Parts, fields: Field
 /// The declared profile fields among those that were sent, and no other: beside them is the password.
 fn profile(auth: &Auth, fields: &Fields) -> Map<String, Value> {
     let declared = auth.engine().settings().profile_fields.iter();
-    declared.filter_map(|name| Some((name.clone(), fields.get(name)?.clone()))).collect()
+    declared.filter_map(|field| Some((field.name().to_owned(), fields.get(field.name())?.clone()))).collect()
 }
 
 /// Neither a registration nor a change is a request without one of its fields.
 fn has_any_field(auth: &Auth, fields: &Fields) -> Result<(), Problem> {
     let known = ["email", "password", "password_confirmation"].into_iter();
-    let declared = auth.engine().settings().profile_fields.iter().map(String::as_str);
+    let declared = auth.engine().settings().profile_fields.iter().map(ProfileField::name);
     if known.chain(declared).any(|name| fields.has(name)) {
         return Ok(());
     }

@@ -2,5 +2,6 @@
 
 mod devise;
 mod passwords;
+mod profile;
 mod redirects;
 mod strength;
