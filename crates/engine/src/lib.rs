@@ -13,6 +13,7 @@ mod events;
 mod letters;
 mod lockout;
 mod passwords;
+mod profile;
 mod random;
 mod redirects;
 mod register;
@@ -40,6 +41,7 @@ pub use events::Webhook;
 pub use letters::{LinkRequest, LinkRequestError};
 pub use lockout::Lockout;
 pub use passwords::{Hashing, HashingError, HashingLoad, PasswordError};
+pub use profile::{FieldKind, InvalidProfileField, ProfileField};
 pub use random::OsRandom;
 pub use redirects::{InvalidRedirectPattern, Redirect, RedirectAllowlist, RedirectRefused};
 pub use register::{FieldFaults, RegisterError, Registered, Registration, normalize_email};
@@ -75,8 +77,8 @@ pub struct Settings {
     pub check_current_password_before_update: CurrentPassword,
     /// Whether a new password ends the account's other sessions (ASVS 7.4.3); the one that changed it goes on.
     pub remove_tokens_after_password_reset: bool,
-    /// Names of the profile fields that a registration may set; unknown ones are dropped.
-    pub profile_fields: Vec<String>,
+    /// The profile fields that an account may have, no name twice; others that are sent are dropped.
+    pub profile_fields: Vec<ProfileField>,
     /// Whether answers and their times are the same for addresses with an account and without one (ASVS 6.3.8), as Devise's
     /// setting of that name. `true` by default.
     pub paranoid: bool,
@@ -122,7 +124,7 @@ impl Default for Settings {
             bcrypt_pepper: SecretString::default(),
             check_current_password_before_update: CurrentPassword::default(),
             remove_tokens_after_password_reset: true,
-            profile_fields: ["name", "nickname", "image"].map(str::to_owned).into(),
+            profile_fields: ["name", "nickname", "image"].map(ProfileField::text).into(),
             paranoid: true,
             public_url: String::new(),
             redirects: Redirects::default(),

@@ -110,15 +110,21 @@ impl Redirect {
         self.0.as_str()
     }
 
-    /// The URL with parameters, as devise_token_auth builds it: first the query that it has, then these sorted by name and
-    /// form-encoded. All of it is repeated at the end of a fragment, for front ends whose routes are in there.
+    /// The URL with parameters, as devise_token_auth builds it: first the query that it has, without parameters of the same
+    /// names, then these sorted by name and form-encoded. All of it is repeated at the end of a fragment, for front ends whose routes are in there.
     #[must_use]
     pub fn with_params(&self, params: &[(&str, &str)]) -> String {
         let Self(url) = self;
         let mut params = params.to_vec();
         params.sort_by_key(|(name, _)| *name);
-        let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
-        let queries = [url.query().unwrap_or_default(), &added];
+        let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(&params).finish();
+        // A front end that takes the first of two would be handed a session of whoever asked for the link.
+        let ours = |pair: &&str| {
+            let (name, _) = form_urlencoded::parse(pair.as_bytes()).next().unwrap_or_default();
+            !params.iter().any(|(ours, _)| *ours == name)
+        };
+        let own = url.query().unwrap_or_default().split('&').filter(ours).collect::<Vec<_>>().join("&");
+        let queries = [own.as_str(), &added];
         let query = queries.into_iter().filter(|query| !query.is_empty()).collect::<Vec<_>>().join("&");
         if query.is_empty() {
             return url.as_str().to_owned();

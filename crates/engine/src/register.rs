@@ -3,7 +3,7 @@
 use baton_core::event::{EventKind, Trace};
 use baton_core::letter::{MailOrder, Occasion};
 use baton_core::password::PasswordFault;
-use baton_core::session::{NewAccount, Profile};
+use baton_core::session::NewAccount;
 use baton_core::{Account, ClientId, CreateAccountError, StoreError};
 use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -101,7 +101,7 @@ impl Engine {
         let password = form.password.unwrap_or_default();
         self.check_password(&password, form.password_confirmation.as_ref(), &mut faults);
         self.check_strength(&password, &email, &form.profile, &mut faults).await?;
-        let profile = self.profile(form.profile, &mut faults);
+        let profile = self.new_profile(form.profile, &mut faults);
         if !faults.is_empty() {
             return Err(RegisterError::Invalid(faults));
         }
@@ -197,32 +197,6 @@ impl Engine {
             faults.add("password_confirmation", "doesn't match the password");
         }
     }
-
-    fn profile(&self, given: Map<String, Value>, faults: &mut FieldFaults) -> Profile {
-        let mut fields: Map<_, _> =
-            self.settings.profile_fields.iter().map(|name| (name.clone(), Value::Null)).collect();
-        fields.extend(self.profile_fields(given, faults));
-        Profile::from_fields(&fields)
-    }
-
-    /// Those of the given fields that are declared, in the form in which they are kept.
-    pub(crate) fn profile_fields(&self, mut given: Map<String, Value>, faults: &mut FieldFaults) -> Map<String, Value> {
-        let mut fields = Map::new();
-        for name in &self.settings.profile_fields {
-            let Some(value) = given.remove(name) else { continue };
-            // As in the gem, a scalar is taken as text and anything nested is as good as absent.
-            let text = match value {
-                Value::String(text) => Some(text),
-                scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
-                _ => None,
-            };
-            if text.as_ref().is_some_and(|text| text.chars().count() > MAX_PROFILE_CHARS) {
-                faults.add(name, format!("is too long (maximum is {MAX_PROFILE_CHARS} characters)"));
-            }
-            fields.insert(name.clone(), text.map_or(Value::Null, Value::String));
-        }
-        fields
-    }
 }
 
 fn taken() -> RegisterError {
@@ -239,8 +213,6 @@ pub(crate) const EMAIL_PROVIDER: &str = "email";
 pub fn normalize_email(typed: &str) -> String {
     typed.trim().to_lowercase()
 }
-
-const MAX_PROFILE_CHARS: usize = 255;
 
 pub(crate) fn check_email(email: &str, faults: &mut FieldFaults) {
     if email.is_empty() {

@@ -154,7 +154,7 @@ impl Engine {
         } else if min_score == 0 {
             None
         } else {
-            let texts = self.settings.profile_fields.iter().filter_map(|name| profile.get(name)?.as_str());
+            let texts = self.settings.profile_fields.iter().filter_map(|field| profile.get(field.name())?.as_str());
             let details = details(email, texts);
             let password = password.clone();
             self.passwords.in_turn(move || Ok(judge(password.expose_secret(), &details, min_score))).await?

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use baton_core::Account;
 use baton_core::wire::Code;
-use baton_engine::{AccountChange, Registered, Registration, UpdateError, Visitor, normalize_email};
+use baton_engine::{AccountChange, ProfileField, Registered, Registration, UpdateError, Visitor, normalize_email};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -53,8 +53,9 @@ pub(super) async fn register(
 /// The account as it was asked for, for the form that is to be corrected.
 fn unsaved(auth: &Auth, fields: &Fields) -> Value {
     let mut user = Map::new();
-    for name in &auth.engine().settings().profile_fields {
-        user.insert(name.clone(), fields.text(name).into());
+    for field in &auth.engine().settings().profile_fields {
+        let given = fields.get(field.name()).filter(|given| !given.is_array() && !given.is_object());
+        user.insert(field.name().to_owned(), given.cloned().unwrap_or_default());
     }
     let email = fields.text("email").map(normalize_email);
     for (name, value) in [
@@ -130,13 +131,13 @@ pub(super) async fn change_account(
 /// The declared profile fields among those that were sent, and no other: beside them is the password.
 fn profile(auth: &Auth, fields: &Fields) -> Map<String, Value> {
     let declared = auth.engine().settings().profile_fields.iter();
-    declared.filter_map(|name| Some((name.clone(), fields.get(name)?.clone()))).collect()
+    declared.filter_map(|field| Some((field.name().to_owned(), fields.get(field.name())?.clone()))).collect()
 }
 
 /// Neither a registration nor a change is a request without one of its fields.
 fn has_any_field(auth: &Auth, fields: &Fields) -> Result<(), Problem> {
     let known = ["email", "password", "password_confirmation"].into_iter();
-    let declared = auth.engine().settings().profile_fields.iter().map(String::as_str);
+    let declared = auth.engine().settings().profile_fields.iter().map(ProfileField::name);
     if known.chain(declared).any(|name| fields.has(name)) {
         return Ok(());
     }

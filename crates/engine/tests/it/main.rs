@@ -2,4 +2,6 @@
 
 mod devise;
 mod passwords;
+mod profile;
+mod redirects;
 mod strength;

@@ -3,13 +3,15 @@
 use std::fs::File;
 
 use baton_core::password::PasswordPolicy;
-use baton_engine::{Blocklist, BlocklistError, CurrentPassword, Hashing, PasswordStrength, SecretString, Settings};
+use baton_engine::{
+    Blocklist, BlocklistError, CurrentPassword, Hashing, PasswordStrength, ProfileField, SecretString, Settings,
+};
 
 use super::reader::Reader;
 use super::rotation;
 
 /// What the routes themselves put into an account's JSON or read from a form: no profile field may take their place.
-const RESERVED_FIELDS: [&str; 11] = [
+const RESERVED_FIELDS: [&str; 20] = [
     "id",
     "uid",
     "email",
@@ -21,6 +23,15 @@ const RESERVED_FIELDS: [&str; 11] = [
     "created_at",
     "updated_at",
     "confirm_success_url",
+    "redirect_url",
+    "config_name",
+    "confirmed_at",
+    "unconfirmed_email",
+    "reset_password_token",
+    "confirmation_token",
+    "unlock_token",
+    "tokens",
+    "realm",
 ];
 
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
@@ -79,17 +90,20 @@ fn realm(reader: &mut Reader<'_>) -> String {
     realm
 }
 
-fn profile_fields(reader: &mut Reader<'_>) -> Vec<String> {
+fn profile_fields(reader: &mut Reader<'_>) -> Vec<ProfileField> {
     const KEY: &str = "profile_fields";
-    let fields = reader.list(KEY);
-    for (index, field) in fields.iter().enumerate() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if !(1..=64).contains(&field.len()) || !field.chars().all(plain) {
-            reader.refuse(KEY, format!("{field:?} is not 1 to 64 letters, digits, dashes and underscores"));
-        } else if RESERVED_FIELDS.contains(&field.as_str()) {
-            reader.refuse(KEY, format!("{field:?} has a meaning of its own and cannot be a profile field"));
-        } else if fields[..index].contains(field) {
-            reader.refuse(KEY, format!("{field:?} is there twice"));
+    let mut fields: Vec<ProfileField> = Vec::new();
+    for declaration in reader.list(KEY) {
+        match ProfileField::parse(&declaration) {
+            Err(error) => reader.refuse(KEY, error),
+            Ok(field) if RESERVED_FIELDS.contains(&field.name()) => {
+                reader
+                    .refuse(KEY, format!("{:?} has a meaning of its own and cannot be a profile field", field.name()));
+            }
+            Ok(field) if fields.iter().any(|other| other.name() == field.name()) => {
+                reader.refuse(KEY, format!("{:?} is there twice", field.name()));
+            }
+            Ok(field) => fields.push(field),
         }
     }
     fields

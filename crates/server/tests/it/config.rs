@@ -81,7 +81,7 @@ fn every_source_reaches_tables() {
         "cookie_attributes={ path = \"/app\", domain = \"example.com\" }",
         "cookie_name=session",
         "realm=7",
-        "profile_fields=name,age",
+        "profile_fields=name,age:integer(0..150)",
         "token_lifespan=1 week",
         "store.url=sqlite:some.db",
         "check_current_password_before_update=false",
@@ -100,7 +100,8 @@ fn every_source_reaches_tables() {
     assert_eq!(config.engine.realm, "7");
     assert_eq!(config.engine.check_current_password_before_update, CurrentPassword::Never);
     assert!(!config.engine.remove_tokens_after_password_reset);
-    assert_eq!(config.engine.profile_fields, ["name", "age"]);
+    let fields: Vec<String> = config.engine.profile_fields.iter().map(ToString::to_string).collect();
+    assert_eq!(fields, ["name", "age:integer(0..150)"]);
     assert_eq!(config.server.listen.to_string(), "[::1]:80");
     assert_eq!(config.http.origins.exact, ["https://app.example.com"]);
     assert_eq!(config.store.path, PathBuf::from("some.db"));
@@ -200,8 +201,12 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
         ("mount=/readyz", "are taken"),
         ("realm=", "has to be 1 to 64"),
         ("realm=a b", "has to be 1 to 64"),
-        ("profile_fields=[\"uid\"]", "has a meaning of its own"),
-        ("profile_fields=[\"name\", \"name\"]", "is there twice"),
+        ("profile_fields=[\"uid\"]", "\"uid\" has a meaning of its own"),
+        ("profile_fields=tokens:date", "\"tokens\" has a meaning of its own"),
+        ("profile_fields=[\"a b\"]", "\"a b\" does not begin with a name"),
+        ("profile_fields=[\"age:number\"]", "\"age:number\" has a type that is none of"),
+        ("profile_fields=[\"age:integer(9..1)\"]", "needs the least and the greatest number"),
+        ("profile_fields=[\"name\", \"name:text(9)\"]", "\"name\" is there twice"),
         ("profile_fields=[1]", "has to be a list of texts"),
         ("server.listen=3000", "has to be an address and a port"),
         ("server.listen=example.com:80", "has to be an address and a port"),
