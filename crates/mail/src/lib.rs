@@ -12,6 +12,7 @@
 //! recipient or a link ([`Templates::render`]). What an error says never names a recipient, a link or a password.
 
 mod catalogue;
+mod files;
 mod language;
 mod mailbox;
 mod smtp;

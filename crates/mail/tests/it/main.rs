@@ -6,3 +6,4 @@ mod overrides;
 mod server;
 mod smtp;
 mod support;
+mod tls;

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use baton_mail::Security;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// What the server answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +49,11 @@ pub struct Server {
 impl Server {
     /// One that takes every mail, but for what the script says.
     pub async fn start<const N: usize>(script: [(Event, Answer); N]) -> Self {
+        Self::encrypted(script, None).await
+    }
+
+    /// The same over TLS: from the beginning, or from a STARTTLS on.
+    pub async fn encrypted<const N: usize>(script: [(Event, Answer); N], tls: Option<(Security, TlsAcceptor)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let called = Arc::new(AtomicBool::new(false));
@@ -58,7 +65,7 @@ impl Server {
                 called.store(true, Ordering::SeqCst);
                 let mut seen = Seen::default();
                 // An error is a client that has gone: that is its right.
-                let _ = converse(BufStream::new(stream), &script, &mut seen).await;
+                let _ = serve(stream, tls, &script, &mut seen).await;
                 seen
             }
         });
@@ -81,12 +88,41 @@ impl Server {
     }
 }
 
-async fn converse(
-    mut stream: BufStream<TcpStream>,
+async fn serve(
+    stream: TcpStream,
+    tls: Option<(Security, TlsAcceptor)>,
     script: &HashMap<Event, Answer>,
     seen: &mut Seen,
 ) -> std::io::Result<()> {
-    let mut event = Event::Greeting;
+    match tls {
+        None => converse(BufStream::new(stream), Event::Greeting, script, seen).await,
+        Some((Security::Tls, tls)) => {
+            converse(BufStream::new(tls.accept(stream).await?), Event::Greeting, script, seen).await
+        }
+        Some((_, tls)) => {
+            let mut stream = BufStream::new(stream);
+            for reply in ["220 mail.example ESMTP\r\n", "250-mail.example\r\n250 STARTTLS\r\n"] {
+                stream.write_all(reply.as_bytes()).await?;
+                stream.flush().await?;
+                command(&mut stream, seen).await?;
+            }
+            stream.write_all(b"220 go on\r\n").await?;
+            stream.flush().await?;
+            let mut stream = BufStream::new(tls.accept(stream.into_inner()).await?);
+            match command(&mut stream, seen).await? {
+                Some(event) => converse(stream, event, script, seen).await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: BufStream<S>,
+    mut event: Event,
+    script: &HashMap<Event, Answer>,
+    seen: &mut Seen,
+) -> std::io::Result<()> {
     loop {
         match script.get(&event).copied().unwrap_or(Answer::Line(usual(event))) {
             // A byte at a time: a reply need not come in one piece.
@@ -111,24 +147,33 @@ async fn converse(
             Answer::Hangup => return Ok(()),
             Answer::Silence => return stream.read_to_end(&mut Vec::new()).await.map(drop),
         }
-        let mut command = String::new();
-        if stream.read_line(&mut command).await? == 0 {
-            return Ok(());
+        match command(&mut stream, seen).await? {
+            Some(next) => event = next,
+            None => return Ok(()),
         }
-        event = match command.get(..4) {
-            Some("EHLO") => Event::Ehlo,
-            Some("AUTH") => Event::Auth,
-            Some("MAIL") => Event::Mail,
-            Some("RCPT") => Event::Rcpt,
-            Some("DATA") => Event::Data,
-            _ => Event::Quit,
-        };
-        seen.commands.push(command.trim_end().to_owned());
     }
 }
 
+/// What the client says next, if anything.
+async fn command<S: AsyncBufRead + Unpin>(stream: &mut S, seen: &mut Seen) -> std::io::Result<Option<Event>> {
+    let mut command = String::new();
+    if stream.read_line(&mut command).await? == 0 {
+        return Ok(None);
+    }
+    let event = match command.get(..4) {
+        Some("EHLO") => Event::Ehlo,
+        Some("AUTH") => Event::Auth,
+        Some("MAIL") => Event::Mail,
+        Some("RCPT") => Event::Rcpt,
+        Some("DATA") => Event::Data,
+        _ => Event::Quit,
+    };
+    seen.commands.push(command.trim_end().to_owned());
+    Ok(Some(event))
+}
+
 /// Up to the lone dot, with the doubled dots undone (RFC 5321 §4.5.2).
-async fn body(stream: &mut BufStream<TcpStream>) -> std::io::Result<Vec<u8>> {
+async fn body<S: AsyncBufRead + Unpin>(stream: &mut S) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let mut line = Vec::new();
