@@ -1,6 +1,5 @@
 //! The tower layer: authenticate before the inner service, rotate when its response head is ready.
 
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,8 +7,9 @@ use std::task::{Context, Poll};
 use baton_core::wire::Presented;
 use baton_engine::{Attempt, AuthenticateError, Grant, Handover, Refusal};
 use bytes::Bytes;
-use http::header::ORIGIN;
-use http::{Method, Request, Response};
+use http::header::{HeaderMap, ORIGIN};
+use http::{Extensions, Method, Request, Response};
+use tower_http::cors::CorsLayer;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -20,15 +20,26 @@ use crate::{Auth, origins};
 /// Authenticates requests and rotates tokens around any tower service. See the crate's documentation.
 #[derive(Debug, Clone)]
 pub struct AuthLayer {
-    auth: Auth,
+    realms: Arc<[Auth]>,
     required: bool,
 }
 
 impl AuthLayer {
     /// Lets anonymous requests through; the extractor [`crate::CurrentUser`] turns them away where needed.
     #[must_use]
-    pub const fn new(auth: Auth) -> Self {
-        Self { auth, required: false }
+    pub fn new(auth: Auth) -> Self {
+        Self::any_of([auth])
+    }
+
+    /// The same for accounts of several realms: each is asked in turn, and the first that admits the request rotates its
+    /// token. [`baton_core::Account::realm`] tells whose account it is. Without any realm nobody is signed in.
+    ///
+    /// A token is looked for under the names of each realm, and costs one read in each that is asked, up to the one it belongs
+    /// to; a forged one costs none. If none of them admits the request, the answer is that of the realm that has the most to
+    /// say about it.
+    #[must_use]
+    pub fn any_of(realms: impl IntoIterator<Item = Auth>) -> Self {
+        Self { realms: realms.into_iter().collect(), required: false }
     }
 
     /// Turns anonymous requests away here, for a service that is to be protected as a whole. Preflight requests
@@ -37,13 +48,19 @@ impl AuthLayer {
     pub fn required(self) -> Self {
         Self { required: true, ..self }
     }
+
+    /// A CORS layer that exposes the auth headers of all its realms and allows what the front-end clients send. Pages of an
+    /// origin may call if one of the realms allows it, with cookies if one of them has one.
+    pub fn cors(&self) -> CorsLayer {
+        origins::cors(&self.realms)
+    }
 }
 
 impl<S> Layer<S> for AuthLayer {
     type Service = AuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AuthService { inner, auth: self.auth.clone(), required: self.required }
+        AuthService { inner, realms: Arc::clone(&self.realms), required: self.required }
     }
 }
 
@@ -51,17 +68,25 @@ impl<S> Layer<S> for AuthLayer {
 #[derive(Debug, Clone)]
 pub struct AuthService<S> {
     inner: S,
-    auth: Auth,
+    realms: Arc<[Auth]>,
     required: bool,
 }
 
-/// What a layer found out about a request; in its extensions while it is handled.
+/// What the layers around a handler found out about a request; in its extensions while it is handled.
 #[derive(Debug, Clone)]
 pub(crate) struct Admission {
-    /// Who says so. Layers of two realms may stand around each other, and a user of the one is nobody to the other.
-    by: Auth,
-    /// Who is signed in, or why nobody is.
+    /// Who is signed in, or why nobody is, as far as the innermost layer is concerned.
     pub(crate) user: Result<Arc<Grant>, Denial>,
+    /// What each realm said that any of the layers has asked.
+    findings: Vec<Finding>,
+}
+
+/// What one realm said. Layers of several realms may stand around each other: a user of the one is nobody to the other, and
+/// nobody is asked twice.
+#[derive(Debug, Clone)]
+struct Finding {
+    by: Auth,
+    user: Result<Arc<Grant>, Denial>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +102,23 @@ pub(crate) enum Denial {
 }
 
 impl Denial {
+    /// Where several realms deny a request, the client hears the denial with the highest rank.
+    ///
+    /// First those that say nothing about the token: it may be good in the realm that could not or would not look at it, and
+    /// a 401 would make a front end throw it away. Then what only the realm of a token can know; to all others it is merely
+    /// invalid. That there is no such session is said by every realm of its store, and by realms of other stores about
+    /// sessions that live. Last, the realm under whose names nothing was presented.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Unavailable => 5,
+            Self::CrossSite => 4,
+            Self::Refused(Refusal::Superseded | Refusal::Expired) => 3,
+            Self::Refused(Refusal::Revoked) => 2,
+            Self::Refused(Refusal::Invalid) => 1,
+            Self::Anonymous => 0,
+        }
+    }
+
     pub(crate) fn problem(self, shape: Shape) -> Problem {
         match self {
             Self::Anonymous => Problem::anonymous(shape),
@@ -111,100 +153,96 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         // The clone has not been polled ready; the one that has been must take the call.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
-        let (auth, required) = (self.auth.clone(), self.required);
-        if request.method() == Method::OPTIONS {
-            request.extensions_mut().insert(Admission { by: auth, user: Err(Denial::Anonymous) });
-            return Box::pin(async move { inner.call(request).await });
-        }
-        // A layer further out has authenticated this request already, and rotates.
-        let outer = settled_outside(&auth, &request);
-        if outer.is_some() && !required {
-            return Box::pin(async move { inner.call(request).await });
-        }
-
-        let rotates = outer.is_none();
-        let knock = Knock::of(&auth, &request);
+        let (realms, required) = (Arc::clone(&self.realms), self.required);
+        // All that is looked at is in the head, and a body need not be `Sync`.
+        let (parts, body) = request.into_parts();
+        let mut head = Request::from_parts(parts, ());
         Box::pin(async move {
-            let (from_page, by_cookie) = (knock.from_page, knock.read.by_cookie);
-            let user = match outer {
-                Some(user) => user,
-                None => admit(&auth, knock).await.map(Arc::new),
-            };
-            let mut response = match &user {
-                Err(denial) if required => denial.problem(Shape::Bare).into_response_of(),
+            let turns_away = required && !is_preflight(&head);
+            let from_page = head.headers().contains_key(ORIGIN);
+            let (admission, admitted) = ask(&realms, &head).await;
+            let mut response = match admission.user {
+                Err(denial) if turns_away => denial.problem(Shape::Bare).into_response_of(),
                 _ => {
-                    request.extensions_mut().insert(Admission { by: auth.clone(), user: user.clone() });
-                    inner.call(request).await?
+                    head.extensions_mut().insert(admission);
+                    inner.call(head.map(|()| body)).await?
                 }
             };
-            if let Ok(grant) = &user
-                && rotates
+            if let Some(admitted) = admitted
                 && response.extensions_mut().insert(Settled).is_none()
             {
-                let mut handover = auth.engine().complete(grant).await;
-                let client = grant.session().client.to_string();
                 let renamed = response.extensions_mut().remove::<Renamed>();
-                if let (Some(Renamed(uid)), Handover::Token(credentials)) = (&renamed, &mut handover) {
-                    credentials.uid.clone_from(uid);
-                }
-                let uid = renamed.as_ref().map_or(&grant.account().uid, |Renamed(uid)| uid);
-                let owner = Owner { client: &client, uid, by_cookie };
-                credentials::write(&auth, response.headers_mut(), &handover, &owner);
+                admitted.complete(renamed, response.headers_mut()).await;
             }
             if from_page {
-                credentials::expose(&auth, response.headers_mut());
+                for auth in &*realms {
+                    credentials::expose(auth, response.headers_mut());
+                }
             }
             Ok(response)
         })
     }
 }
 
-/// All that admission looks at, taken from the request before anything is awaited: a body need not be `Sync`.
-struct Knock {
-    read: Read,
-    ip: Option<IpAddr>,
-    /// The request has an `Origin`: a page of some site made it.
-    from_page: bool,
-    /// Its head, where the cross-site check is due.
-    to_check: Option<Request<()>>,
+fn is_preflight(head: &Request<()>) -> bool {
+    head.method() == Method::OPTIONS
 }
 
-impl Knock {
-    fn of<B>(auth: &Auth, request: &Request<B>) -> Self {
-        let read = credentials::read(auth, request.uri(), request.headers(), request.extensions());
-        Self {
-            ip: credentials::client_ip(request.extensions()),
-            from_page: request.headers().contains_key(ORIGIN),
-            to_check: read.by_cookie.then(|| origins::head(request)),
-            read,
+/// Asks the realms in turn until one admits the request. If this is the layer that asked it, its token is this layer's to
+/// rotate; else a layer further out sees to that.
+async fn ask(realms: &[Auth], head: &Request<()>) -> (Admission, Option<Admitted>) {
+    let mut findings = found_outside(head.extensions());
+    let mut denied = Denial::Anonymous;
+    for auth in realms {
+        let known = findings.iter().find(|finding| finding.by.is(auth)).map(|finding| finding.user.clone());
+        let (user, by_cookie) = match known {
+            Some(user) => (user, None),
+            None => {
+                let read = credentials::read(auth, head.uri(), head.headers(), head.extensions());
+                let by_cookie = read.by_cookie;
+                let user = admit(auth, read, head).await.map(Arc::new);
+                findings.push(Finding { by: auth.clone(), user: user.clone() });
+                (user, Some(by_cookie))
+            }
+        };
+        match user {
+            Ok(grant) => {
+                let admitted =
+                    by_cookie.map(|by_cookie| Admitted { by: auth.clone(), grant: Arc::clone(&grant), by_cookie });
+                return (Admission { user: Ok(grant), findings }, admitted);
+            }
+            Err(denial) if denial.rank() > denied.rank() => denied = denial,
+            Err(_) => {}
         }
     }
+    (Admission { user: Err(denied), findings }, None)
 }
 
-/// What a layer of the same [`Auth`] further out has found. Credentials that were read from the body since are news to it.
-fn settled_outside<B>(auth: &Auth, request: &Request<B>) -> Option<Result<Arc<Grant>, Denial>> {
-    let outer = request.extensions().get::<Admission>().filter(|outer| outer.by.is(auth))?;
-    let news = outer.user.is_err() && request.extensions().get::<FromBody>().is_some();
-    (!news).then(|| outer.user.clone())
+/// What layers further out were told. To those who admitted nobody, credentials that were read from the body since are news.
+fn found_outside(extensions: &Extensions) -> Vec<Finding> {
+    let mut findings = extensions.get::<Admission>().map(|outer| outer.findings.clone()).unwrap_or_default();
+    if extensions.get::<FromBody>().is_some() {
+        findings.retain(|finding| finding.user.is_ok());
+    }
+    findings
 }
 
-async fn admit(auth: &Auth, knock: Knock) -> Result<Grant, Denial> {
-    let Knock { read: Read { presented, unbatch, .. }, ip, to_check, .. } = knock;
-    if presented.is_empty() {
+async fn admit(auth: &Auth, read: Read, head: &Request<()>) -> Result<Grant, Denial> {
+    let Read { presented, by_cookie, unbatch } = read;
+    if presented.is_empty() || is_preflight(head) {
         return Err(Denial::Anonymous);
     }
-    if let Some(head) = to_check
-        && auth.0.csrf.refuses(head).await
-    {
+    if by_cookie && auth.0.csrf.refuses(origins::head(head)).await {
         return Err(Denial::CrossSite);
     }
     let Presented { access_token: Some(token), client: Some(client), uid: Some(uid) } = &presented else {
         return Err(Denial::Refused(Refusal::Invalid));
     };
+    let ip = credentials::client_ip(head.extensions());
     auth.engine().authenticate(Attempt { token, client, uid, unbatch, ip }).await.map_err(|error| match error {
         AuthenticateError::Refused(refusal) => Denial::Refused(refusal),
         AuthenticateError::Store(error) => {
@@ -212,4 +250,24 @@ async fn admit(auth: &Auth, knock: Knock) -> Result<Grant, Denial> {
             Denial::Unavailable
         }
     })
+}
+
+/// A request whose token this layer has to rotate.
+struct Admitted {
+    by: Auth,
+    grant: Arc<Grant>,
+    by_cookie: bool,
+}
+
+impl Admitted {
+    async fn complete(self, renamed: Option<Renamed>, headers: &mut HeaderMap) {
+        let Self { by: auth, grant, by_cookie } = self;
+        let mut handover = auth.engine().complete(&grant).await;
+        if let (Some(Renamed(uid)), Handover::Token(credentials)) = (&renamed, &mut handover) {
+            credentials.uid.clone_from(uid);
+        }
+        let client = grant.session().client.to_string();
+        let uid = renamed.as_ref().map_or(&grant.account().uid, |Renamed(uid)| uid);
+        credentials::write(&auth, headers, &handover, &Owner { client: &client, uid, by_cookie });
+    }
 }

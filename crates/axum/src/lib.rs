@@ -29,6 +29,9 @@
 //! and writes the auth headers. A request without credentials goes through as anonymous: [`CurrentUser`] turns it away,
 //! `Option<CurrentUser>` does not. [`AuthLayer::required`] turns it away at the layer, for services that have no extractors.
 //!
+//! Several kinds of account are several engines over one store, each with a realm and an [`Auth`] of its own. A token of the one
+//! is worthless to the layer of the other; [`AuthLayer::any_of`] takes those of several.
+//!
 //! # Deployment caveats
 //!
 //! - Put the layer **outside** a CORS layer of your own that lists exposed headers, or use [`Auth::cors`]: tower-http's layer
@@ -166,7 +169,7 @@ impl Auth {
 
     /// A CORS layer for the allowed origins that exposes the auth headers and allows what the front-end clients send.
     pub fn cors(&self) -> tower_http::cors::CorsLayer {
-        origins::cors(self)
+        self.layer().cors()
     }
 
     /// Whether both are clones of one [`Auth::new`].
@@ -179,7 +182,11 @@ impl Auth {
     }
 }
 
-/// The example of the project's README has to compile.
+/// The examples of the project's documents have to compile.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/realms.md")]
+    struct Realms;
+}

@@ -64,18 +64,24 @@ fn is_localhost(origin: &str) -> bool {
     matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-pub(crate) fn cors(auth: &Auth) -> CorsLayer {
-    let origins = auth.settings().origins.clone();
+pub(crate) fn cors(realms: &[Auth]) -> CorsLayer {
+    let origins: Vec<Origins> = realms.iter().map(|auth| auth.settings().origins.clone()).collect();
+    let may_call = move |origin: &HeaderValue, _: &Parts| origins.iter().any(|origins| origins.allow(origin));
     // A page that is told to wait has to be able to see for how long.
     let waits = [RETRY_AFTER, RATELIMIT, RATELIMIT_POLICY];
-    let exposed: Vec<HeaderName> = auth.header_names().iter().cloned().chain(waits).collect();
+    let mut exposed: Vec<HeaderName> = Vec::new();
+    for name in realms.iter().flat_map(Auth::header_names).chain(&waits) {
+        if !exposed.contains(name) {
+            exposed.push(name.clone());
+        }
+    }
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &Parts| origins.allow(origin)))
+        .allow_origin(AllowOrigin::predicate(may_call))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         // The origin is on the list: what its pages send is their affair, and clients add headers of their own.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed)
-        .allow_credentials(auth.settings().cookie.is_some())
+        .allow_credentials(realms.iter().any(|auth| auth.settings().cookie.is_some()))
         .max_age(Duration::from_secs(60 * 60))
 }
 

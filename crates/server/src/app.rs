@@ -2,13 +2,15 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use baton_axum::{Auth, Problem, Shape, auth_routes};
+use baton_axum::{Auth, AuthLayer, Problem, Shape, auth_routes};
+use baton_core::Store;
 use baton_core::wire::Code;
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Uri};
@@ -22,16 +24,34 @@ use crate::config::{Config, ServerConfig};
 use crate::start::Routes;
 use crate::{demo, health};
 
-/// Everything that answers, from the outside in: the client's address, access log, CORS, panics, limits on bodies, routes.
-pub(crate) fn router(auth: &Auth, config: &Config, routes: Routes, address: SocketAddr, ids: RequestIds) -> Router {
-    let mut app = auth_routes(&config.mount, auth).merge(health::routes(auth));
-    if routes == Routes::WithDemo {
-        app = app.merge(demo::routes(auth, &config.mount, address));
-    }
-    around(app, auth, &config.server, ids)
+/// A realm, and where its auth routes are.
+#[derive(Debug, Clone)]
+pub(crate) struct Mounted {
+    pub(crate) mount: String,
+    pub(crate) auth: Auth,
 }
 
-fn around(routes: Router, auth: &Auth, config: &ServerConfig, ids: RequestIds) -> Router {
+/// Everything that answers, from the outside in: the client's address, access log, CORS, panics, limits on bodies, routes.
+pub(crate) fn router(
+    realms: &[Mounted],
+    store: Arc<dyn Store>,
+    config: &Config,
+    routes: Routes,
+    address: SocketAddr,
+    ids: RequestIds,
+) -> Router {
+    let everybody = AuthLayer::any_of(realms.iter().map(|realm| realm.auth.clone()));
+    let mut app = health::routes(store);
+    for Mounted { mount, auth } in realms {
+        app = app.merge(auth_routes(mount, auth));
+    }
+    if routes == Routes::WithDemo {
+        app = app.merge(demo::routes(realms, &everybody, address));
+    }
+    around(app, &everybody, &config.server, ids)
+}
+
+fn around(routes: Router, everybody: &AuthLayer, config: &ServerConfig, ids: RequestIds) -> Router {
     let proxies = Proxies::new(config.trusted_proxies.clone());
     routes
         .fallback(not_found)
@@ -39,7 +59,7 @@ fn around(routes: Router, auth: &Auth, config: &ServerConfig, ids: RequestIds) -
         .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout))
         .layer(from_fn_with_state(config.max_body_bytes, limit_body))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(auth.cors())
+        .layer(everybody.cors())
         .layer(from_fn_with_state(ids, access_log::log))
         .layer(from_fn_with_state(proxies, client_addr::set))
 }
@@ -72,8 +92,6 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use axum::routing::get;
     use baton_axum::HttpSettings;
     use baton_core::{Key, KeyRing};
@@ -97,7 +115,7 @@ mod tests {
             assert!(text.is_empty(), "{text}");
         };
         let routes = Router::new().route("/panics", get(panics)).route("/works", get(|| async { "fine" }));
-        let app = around(routes, &auth, &config.server, RequestIds::new(&OsRandom).unwrap());
+        let app = around(routes, &auth.layer(), &config.server, RequestIds::new(&OsRandom).unwrap());
         let call = |path: &str| app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
 
         let response = call("/panics").await.unwrap();

@@ -8,29 +8,42 @@ use axum::body::Body;
 use axum::extract::RawQuery;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use baton_axum::{Auth, CurrentUser, Problem, Shape};
+use baton_axum::{AuthLayer, CurrentUser, Problem, Shape};
 use baton_core::wire::Code;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
+use crate::app::Mounted;
+
 /// Longest sleep of `/demo/slow`, in milliseconds.
 const MAX_SLEEP: u64 = 60_000;
 
-/// `mount` and `address` are for the text at `/`.
-pub(crate) fn routes(auth: &Auth, mount: &str, address: SocketAddr) -> Router {
-    let protected = Router::new()
+/// `address` is for the text at `/`.
+pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer, address: SocketAddr) -> Router {
+    let mut protected = Router::new()
         .route("/demo/members_only", any(members_only))
         .route("/demo/slow", any(slow))
         .route("/demo/status", any(status))
-        .layer(auth.layer());
-    let welcome = welcome(mount, address);
+        .layer(everybody.clone());
+    for realm in realms {
+        protected = protected.route(&only(realm), any(members_only).layer(realm.auth.layer()));
+    }
+    let welcome = welcome(realms, address);
     let welcome = async move || ([(CONTENT_TYPE, "text/plain; charset=utf-8")], welcome);
     Router::new().route("/", get(welcome)).merge(protected)
 }
 
+/// Where only accounts of this realm are let in.
+fn only(realm: &Mounted) -> String {
+    format!("/demo/realms/{}/members_only", realm.auth.engine().settings().realm)
+}
+
 /// What to type next.
-fn welcome(mount: &str, address: SocketAddr) -> String {
+fn welcome(realms: &[Mounted], address: SocketAddr) -> String {
+    let mount = realms.first().map_or("", |realm| &realm.mount);
+    let kinds: Vec<String> = realms.iter().map(|realm| format!("  {}\n", only(realm))).collect();
+    let kinds = kinds.concat();
     format!(
         r#"This is baton, an authentication server whose access token changes on every request.
 
@@ -49,6 +62,9 @@ seconds later:
   {mount}/validate_token   who is signed in
   {mount}/sessions         the account's devices
 
+/demo/members_only lets in accounts of every realm, these those of one:
+
+{kinds}
 Settings: baton config print. Change one: baton dev --set batch_request_buffer_throttle=1
 "#
     )

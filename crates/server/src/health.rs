@@ -7,7 +7,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use baton_axum::{Auth, Problem, Shape};
+use baton_axum::{Problem, Shape};
+use baton_core::Store;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -17,13 +18,13 @@ const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Readiness {
-    auth: Auth,
+    store: Arc<dyn Store>,
     /// When the store was last asked, and whether it was ready.
     last: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
-pub(crate) fn routes(auth: &Auth) -> Router {
-    let state = Readiness { auth: auth.clone(), last: Arc::default() };
+pub(crate) fn routes(store: Arc<dyn Store>) -> Router {
+    let state = Readiness { store, last: Arc::default() };
     Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).with_state(state)
 }
 
@@ -49,7 +50,7 @@ impl Readiness {
         {
             return ready;
         }
-        let ready = match self.auth.engine().check().await {
+        let ready = match self.store.check().await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "not ready");

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::access_log::RequestIds;
-use crate::config::Config;
+use crate::app::Mounted;
+use crate::config::{Config, RealmConfig};
 use crate::{app, listen, purge};
 
 /// Which routes there are.
@@ -57,7 +58,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
-    auth: Auth,
+    realms: Vec<Mounted>,
     store: Arc<SqliteStore>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<bool>,
@@ -79,28 +80,23 @@ pub async fn start(
     let listener = TcpListener::bind(wanted).await.map_err(|error| StartError::Listen(wanted, error))?;
     let address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
 
-    let mut http = config.http.clone();
-    http.rate_limits = config.rate_limits.map(|quotas| RateLimits { quotas, clock: Arc::clone(&clock) });
-    let store = open(config, clock).await?;
-    let random = Arc::new(OsRandom);
     let ids = RequestIds::new(&OsRandom)?;
-    let engine =
-        Engine::open(store.clone(), keys, random, config.engine.clone()).await.map_err(|error| match error {
-            EngineError::ForeignKeys => StartError::ForeignKeys(store.path().to_owned()),
-            EngineError::Store(error) => StartError::Store(error),
-            error @ EngineError::Hashing(_) => StartError::Engine(error),
-        })?;
-    let auth = Auth::new(engine, http)?;
+    let store = open(config, Arc::clone(&clock)).await?;
+    let mut realms = Vec::new();
+    for realm in &config.realms {
+        let auth = auth(realm, &store, &keys, &clock).await?;
+        realms.push(Mounted { mount: realm.mount.clone(), auth });
+    }
 
-    let app = app::router(&auth, config, routes, address, ids);
+    let app = app::router(&realms, store.clone(), config, routes, address, ids);
     let (stop, stopped) = oneshot::channel();
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
         // An error means that the sender is gone, which is as good a reason to stop.
         listen::serve(listener, app, &server, async { drop(stopped.await) }).await
     });
-    let purging = tokio::spawn(purge::run(auth.clone()));
-    Ok(Running { address, auth, store, stop, serving, purging })
+    let purging = tokio::spawn(purge::run(store.clone()));
+    Ok(Running { address, realms, store, stop, serving, purging })
 }
 
 async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<SqliteStore>, StartError> {
@@ -113,6 +109,23 @@ async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<SqliteStore>
     }
 }
 
+async fn auth(
+    realm: &RealmConfig,
+    store: &Arc<SqliteStore>,
+    keys: &KeyRing,
+    clock: &Arc<dyn Clock>,
+) -> Result<Auth, StartError> {
+    let engine = Engine::open(store.clone(), keys.clone(), Arc::new(OsRandom), realm.engine.clone()).await;
+    let engine = engine.map_err(|error| match error {
+        EngineError::ForeignKeys => StartError::ForeignKeys(store.path().to_owned()),
+        EngineError::Store(error) => StartError::Store(error),
+        error @ EngineError::Hashing(_) => StartError::Engine(error),
+    })?;
+    let mut http = realm.http.clone();
+    http.rate_limits = realm.rate_limits.map(|quotas| RateLimits { quotas, clock: Arc::clone(clock) });
+    Ok(Auth::new(engine, http)?)
+}
+
 impl Running {
     /// Where it listens.
     #[must_use]
@@ -120,10 +133,9 @@ impl Running {
         self.address
     }
 
-    /// What it serves.
-    #[must_use]
-    pub const fn auth(&self) -> &Auth {
-        &self.auth
+    /// What it serves: its realms, in the order of [`Config::realms`].
+    pub fn auths(&self) -> impl Iterator<Item = &Auth> {
+        self.realms.iter().map(|realm| &realm.auth)
     }
 
     /// Stops accepting, lets requests in flight finish within `shutdown_grace`, and closes the database.

@@ -5,6 +5,7 @@ mod cookies;
 mod credentials;
 mod diagrams;
 mod limits;
+mod realms;
 mod responses;
 mod routes;
 mod support;

@@ -53,6 +53,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
 /// Where the auth routes are.
 pub(super) fn mount(reader: &mut Reader<'_>) -> String {
     const KEY: &str = "mount";
+    if !reader.is_own(KEY) {
+        let name = reader.own_name(KEY);
+        reader.refuse_other(&name, "is missing; each realm has routes of its own, such as \"/admin_auth\"");
+        return String::new();
+    }
     let mount = reader.text(KEY);
     let segment = |segment: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
@@ -81,13 +86,19 @@ fn check_current_password(reader: &mut Reader<'_>) -> CurrentPassword {
     reader.choice(KEY, words)
 }
 
+/// The name of the realm. A further one has it from its table.
 fn realm(reader: &mut Reader<'_>) -> String {
-    let realm = reader.text("realm");
+    const SHAPE: &str = "has to be 1 to 64 letters, digits, dashes and underscores";
+    let name = reader.realm().map_or_else(|| reader.text("realm"), str::to_owned);
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !(1..=64).contains(&realm.len()) || !realm.chars().all(plain) {
-        reader.refuse("realm", "has to be 1 to 64 letters, digits, dashes and underscores");
+    if (1..=64).contains(&name.len()) && name.chars().all(plain) {
+        return name;
     }
-    realm
+    match reader.realm() {
+        Some(_) => reader.refuse_other(&format!("realms.{name}"), format!("the name {SHAPE}")),
+        None => reader.refuse("realm", SHAPE),
+    }
+    name
 }
 
 fn profile_fields(reader: &mut Reader<'_>) -> Vec<ProfileField> {
@@ -115,7 +126,8 @@ fn policy(reader: &mut Reader<'_>) -> PasswordPolicy {
         max_length: length(reader, "password.max_length"),
     };
     if policy.max_length < policy.min_length {
-        reader.refuse("password.max_length", "is below password.min_length");
+        let min_length = reader.name("password.min_length");
+        reader.refuse("password.max_length", format!("is below {min_length}"));
     }
     policy
 }

@@ -9,6 +9,7 @@ use super::reader::Reader;
 const NAME: &str = "cookie_name";
 const SECURE: &str = "cookie_attributes.secure";
 const PATH: &str = "cookie_attributes.path";
+const SAME_SITE: &str = "cookie_attributes.same_site";
 const DOMAIN: &str = "cookie_attributes.domain";
 
 /// The cookie, if it is enabled. It is kept for `lifespan` by the browser.
@@ -17,10 +18,8 @@ pub(super) fn read(reader: &mut Reader<'_>, lifespan: Duration) -> Option<Cookie
     let domain = reader.text(DOMAIN);
     let cookie = CookieSettings {
         name: reader.text(NAME),
-        same_site: reader.choice(
-            "cookie_attributes.same_site",
-            [("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)],
-        ),
+        same_site: reader
+            .choice(SAME_SITE, [("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)]),
         secure: reader.flag(SECURE),
         http_only: reader.flag("cookie_attributes.http_only"),
         path: reader.text(PATH),
@@ -46,20 +45,22 @@ fn check(reader: &mut Reader<'_>, cookie: &CookieSettings) {
     if cookie.domain.as_ref().is_some_and(|domain| !domain.chars().all(host)) {
         reader.refuse(DOMAIN, "has to be a domain such as \"example.com\", or empty");
     }
+    let called = reader.name(NAME);
     // Browsers know the prefixes in any case.
     let name = cookie.name.to_ascii_lowercase();
     if name.starts_with("__host-") {
         if cookie.path.starts_with('/') && cookie.path != "/" {
-            reader.refuse(PATH, "has to be \"/\" where cookie_name begins with __Host-");
+            reader.refuse(PATH, format!("has to be \"/\" where {called} begins with __Host-"));
         }
         if cookie.domain.is_some() {
-            reader.refuse(DOMAIN, "has to be empty where cookie_name begins with __Host-");
+            reader.refuse(DOMAIN, format!("has to be empty where {called} begins with __Host-"));
         }
     }
     if !cookie.secure && (name.starts_with("__host-") || name.starts_with("__secure-")) {
-        reader.refuse(SECURE, "has to be true where cookie_name begins with __Host- or __Secure-");
+        reader.refuse(SECURE, format!("has to be true where {called} begins with __Host- or __Secure-"));
     }
     if !cookie.secure && cookie.same_site == SameSite::None {
-        reader.refuse(SECURE, "has to be true where same_site is \"none\"");
+        let same_site = reader.name(SAME_SITE);
+        reader.refuse(SECURE, format!("has to be true where {same_site} is \"none\""));
     }
 }

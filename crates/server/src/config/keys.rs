@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader<'_>, values: &Values, env: &[(String, Str
     let Some((_, text)) = env.iter().find(|(name, _)| name == ENV_KEYS) else {
         return KeySource::File(file.into());
     };
-    let chosen = values.get(KEY).is_some_and(|entry| !matches!(entry.origin, Origin::Default | Origin::Preset));
+    let chosen = values.get(None, KEY).is_some_and(|entry| !matches!(entry.origin, Origin::Default | Origin::Preset));
     if chosen {
         reader.refuse(KEY, format!("{ENV_KEYS} is set as well; which of the two holds the keys?"));
     }

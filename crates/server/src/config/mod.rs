@@ -12,18 +12,17 @@ mod modes;
 mod problem;
 mod rate_limits;
 mod reader;
+mod realms;
 mod rotation;
 mod server;
 mod store;
 mod values;
 
-use baton_axum::{HttpSettings, Quotas};
-use baton_engine::Settings;
-
 pub use crate::client_addr::TrustedProxies;
 pub use keys::KeySource;
 pub use log::{Format, LogConfig};
 pub use problem::{Problem, Problems};
+pub use realms::RealmConfig;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
 pub use values::{DEFAULT_FILE, Origin, Sources};
@@ -36,14 +35,8 @@ use crate::keys::KeysError;
 /// All settings, ready for use.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Tokens, sessions, accounts and passwords.
-    pub engine: Settings,
-    /// How credentials travel.
-    pub http: HttpSettings,
-    /// How often what may be tried, if that is limited.
-    pub rate_limits: Option<Quotas>,
-    /// Where the auth routes are, such as `/auth`.
-    pub mount: String,
+    /// The kinds of account. The first is the one that the top level describes; the others are in the order of their names.
+    pub realms: Vec<RealmConfig>,
     /// Sockets and limits.
     pub server: ServerConfig,
     /// Where accounts and sessions are.
@@ -65,23 +58,23 @@ impl Config {
         let mut problems = Problems::default();
         let mut values = Values::read(sources, &mut problems);
         let mut reader = Reader::new(&values, problems);
-        let (engine, mut http) = (accounts::read(&mut reader), headers::read(&mut reader));
-        http.cookie = cookie::read(&mut reader, engine.rules.token_lifespan);
-        let rate_limits = rate_limits::read(&mut reader);
-        let mount = accounts::mount(&mut reader);
+        let mut realms = realms::read(&mut reader);
         let server = server::read(&mut reader);
-        http.origins = server::origins(&mut reader);
+        let origins = server::origins(&mut reader);
+        for realm in &mut realms {
+            realm.http.origins = origins.clone();
+        }
         let store = store::read(&mut reader);
         let keys = keys::read(&mut reader, &values, &sources.env);
         let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
         values.forget(accounts::PEPPER);
-        Ok(Self { engine, http, rate_limits, mount, server, store, keys, log, values })
+        Ok(Self { realms, server, store, keys, log, values })
     }
 
     /// What is wrong with the keys that it names, as a complaint about the setting.
     pub(crate) fn about_keys(&self, error: &KeysError) -> Problem {
-        complaint(&self.values, "keys.file", error)
+        complaint(&self.values, None, "keys.file", error)
     }
 }
 
@@ -89,8 +82,9 @@ impl Config {
 mod tests {
     use std::collections::BTreeSet;
 
-    use baton_axum::CookieSettings;
+    use baton_axum::{CookieSettings, HttpSettings, Quotas};
     use baton_core::wire::HeaderNames;
+    use baton_engine::Settings;
     use baton_store::sqlite::SqliteOptions;
     use secrecy::ExposeSecret as _;
 
@@ -99,7 +93,10 @@ mod tests {
     #[test]
     fn the_default_file_says_what_the_libraries_default_to() {
         let config = Config::load(&Sources::default()).unwrap();
-        let (engine, default) = (&config.engine, Settings::default());
+        assert_eq!(config.realms.len(), 1);
+        let RealmConfig { mount, engine, http, rate_limits } = &config.realms[0];
+        let default = Settings::default();
+        assert_eq!(mount, "/auth");
         assert_eq!(engine.rules, default.rules);
         assert_eq!(engine.realm, default.realm);
         assert_eq!(engine.max_number_of_devices, default.max_number_of_devices);
@@ -110,18 +107,18 @@ mod tests {
         assert_eq!(engine.check_current_password_before_update, default.check_current_password_before_update);
         assert_eq!(engine.remove_tokens_after_password_reset, default.remove_tokens_after_password_reset);
         assert_eq!(engine.profile_fields, default.profile_fields);
-        assert_eq!(config.http.headers_names, HeaderNames::default());
-        assert_eq!(config.http.cookie, None);
-        assert!(!config.http.credentials_in_params);
-        assert_eq!(config.http.origins, HttpSettings::default().origins);
-        assert_eq!(config.rate_limits, Some(Quotas::default()));
-        assert!(config.http.rate_limits.is_none(), "it has no clock yet");
+        assert_eq!(http.headers_names, HeaderNames::default());
+        assert_eq!(http.cookie, None);
+        assert!(!http.credentials_in_params);
+        assert_eq!(http.origins, HttpSettings::default().origins);
+        assert_eq!(*rate_limits, Some(Quotas::default()));
+        assert!(http.rate_limits.is_none(), "it has no clock yet");
         assert!(config.server.trusted_proxies.is_empty());
         assert_eq!(config.store.options, SqliteOptions::default());
 
         let set = vec!["cookie_enabled=true".to_owned()];
         let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
-        assert_eq!(config.http.cookie, Some(CookieSettings::default()));
+        assert_eq!(config.realms[0].http.cookie, Some(CookieSettings::default()));
     }
 
     #[test]
@@ -129,11 +126,7 @@ mod tests {
         let mut problems = Problems::default();
         let values = Values::read(&Sources::default(), &mut problems);
         let mut reader = Reader::new(&values, problems);
-        let settings = accounts::read(&mut reader);
-        headers::read(&mut reader);
-        cookie::read(&mut reader, settings.rules.token_lifespan);
-        rate_limits::read(&mut reader);
-        accounts::mount(&mut reader);
+        realms::read(&mut reader);
         server::read(&mut reader);
         server::origins(&mut reader);
         store::read(&mut reader);
@@ -141,6 +134,19 @@ mod tests {
         log::read(&mut reader);
         let read: BTreeSet<&str> = reader.read.iter().map(String::as_str).collect();
         assert_eq!(read, values.names().collect());
+        assert_eq!(reader.into_problems(), Problems::default());
+    }
+
+    #[test]
+    fn what_a_realm_reads_is_its_own_or_named_as_the_servers() {
+        let mut problems = Problems::default();
+        let set = vec!["realms.admin.mount=/admin_auth".to_owned()];
+        let values = Values::read(&Sources { set, ..Sources::default() }, &mut problems);
+        let mut reader = Reader::new(&values, problems);
+        realms::read(&mut reader);
+        let read: BTreeSet<&str> = reader.read.iter().map(String::as_str).filter(|key| realms::has(key)).collect();
+        // Nothing may be set in a realm that would not be looked at, and everything that is looked at may be set.
+        assert_eq!(read, values.names().filter(|key| realms::has(key)).collect());
         assert_eq!(reader.into_problems(), Problems::default());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reader::{complaint, shown};
-use super::{Config, Origin, Problem, Problems};
+use super::{Config, Origin, Problem, Problems, RealmConfig};
 
 /// The longest batch window in production. A superseded token is good for as long.
 const MAX_WINDOW: Duration = Duration::from_secs(60);
@@ -15,23 +15,32 @@ impl Config {
     /// Everything that is not.
     pub fn check_production(&self) -> Result<(), Problems> {
         let mut problems = Problems::default();
-        let mut refuse = |key: &str, why: String| problems.add(complaint(&self.values, key, why));
-        let rules = &self.engine.rules;
+        for (scope, realm) in self.scoped() {
+            self.check_realm(scope, realm, &mut problems);
+        }
+        problems.into_result()
+    }
+
+    fn check_realm(&self, scope: Option<&str>, realm: &RealmConfig, problems: &mut Problems) {
+        let mut refuse = |key: &str, why: String| problems.add(complaint(&self.values, scope, key, why));
+        let name = |key: &str| self.values.find(scope, key).0;
+        let rules = &realm.engine.rules;
 
         if rules.batch_request_buffer_throttle > MAX_WINDOW {
             let why = format!("is longer than {}: a stolen token would stay good for as long", shown(MAX_WINDOW));
             refuse("batch_request_buffer_throttle", why);
         }
         if rules.batch_request_buffer_throttle >= rules.token_lifespan {
-            let why = "is not shorter than token_lifespan: sessions would end before their first rotation";
-            refuse("batch_request_buffer_throttle", why.into());
+            let lifespan = name("token_lifespan");
+            let why = format!("is not shorter than {lifespan}: sessions would end before their first rotation");
+            refuse("batch_request_buffer_throttle", why);
         }
         if rules.session_max_lifetime < rules.token_lifespan {
-            let lifespan = shown(rules.token_lifespan);
-            let why = format!("is shorter than token_lifespan ({lifespan}); raise the one or lower the other");
+            let (name, lifespan) = (name("token_lifespan"), shown(rules.token_lifespan));
+            let why = format!("is shorter than {name} ({lifespan}); raise the one or lower the other");
             refuse("session_max_lifetime", why);
         }
-        if let Some(cookie) = &self.http.cookie {
+        if let Some(cookie) = &realm.http.cookie {
             if !cookie.secure {
                 refuse("cookie_attributes.secure", "sends tokens over connections that anybody can read".into());
             }
@@ -39,17 +48,16 @@ impl Config {
                 refuse("cookie_attributes.http_only", "lets every script of the page read the token".into());
             }
         }
-        if self.http.origins.localhost {
+        if realm.http.origins.localhost {
             let why = "lets any program on a visitor's machine call; it is for `baton dev`";
             refuse("server.allowed_localhost_origins", why.into());
         }
-        if self.engine.password_policy.min_length < 8 {
+        if realm.engine.password_policy.min_length < 8 {
             refuse("password.min_length", "has to be at least 8 (NIST SP 800-63B-4)".into());
         }
-        if self.engine.password_policy.max_length < 64 {
+        if realm.engine.password_policy.max_length < 64 {
             refuse("password.max_length", "has to be at least 64, so that passphrases fit (NIST SP 800-63B-4)".into());
         }
-        problems.into_result()
     }
 
     /// Refuses what `baton dev` must not do: its secrets are made up and its origins lenient.
@@ -60,7 +68,7 @@ impl Config {
         let mut problems = Problems::default();
         if !self.server.listen.ip().is_loopback() {
             let why = "`baton dev` listens on loopback addresses only (127.0.0.1, [::1]); `baton serve` is for others";
-            problems.add(complaint(&self.values, "server.listen", why));
+            problems.add(complaint(&self.values, None, "server.listen", why));
         }
         problems.into_result()
     }
@@ -68,9 +76,20 @@ impl Config {
     /// What is allowed and yet worth a line in the log at the start.
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
-        let mut warnings = Vec::new();
-        let mut warn = |key: &str, why: &str| warnings.push(complaint(&self.values, key, why));
-        let rules = &self.engine.rules;
+        let mut warnings = Problems::default();
+        for (scope, realm) in self.scoped() {
+            self.warn_of_realm(scope, realm, &mut warnings);
+        }
+        if self.server.trusted_proxies.is_everybody() {
+            let why = "whoever reaches this port can claim any address, and so escape rate_limits";
+            warnings.add(complaint(&self.values, None, "server.trusted_proxies", why));
+        }
+        warnings.into_vec()
+    }
+
+    fn warn_of_realm(&self, scope: Option<&str>, realm: &RealmConfig, warnings: &mut Problems) {
+        let mut warn = |key: &str, why: &str| warnings.add(complaint(&self.values, scope, key, why));
+        let rules = &realm.engine.rules;
         if !rules.change_headers_on_each_request {
             warn("change_headers_on_each_request", "tokens do not rotate: a copied one is good until it expires");
         }
@@ -81,21 +100,20 @@ impl Config {
             );
         }
         if rules.session_max_lifetime < rules.token_lifespan {
-            warn("session_max_lifetime", "is shorter than token_lifespan, which can never be reached");
+            let lifespan = self.values.find(scope, "token_lifespan").0;
+            warn("session_max_lifetime", &format!("is shorter than {lifespan}, which can never be reached"));
         }
-        let preset = self.values.get("password.min_score").is_some_and(|entry| entry.origin == Origin::Preset);
-        if self.engine.password_strength.min_score == 0 && !preset {
+        let preset = self.values.get(scope, "password.min_score").is_some_and(|entry| entry.origin == Origin::Preset);
+        if realm.engine.password_strength.min_score == 0 && !preset {
             warn("password.min_score", "people may choose the passwords that are tried first");
         }
-        if self.http.credentials_in_params {
+        if realm.http.credentials_in_params {
             warn("credentials_in_params", "tokens may end up in the logs of proxies and in browsers' histories");
         }
-        if self.server.trusted_proxies.is_everybody() {
-            warn(
-                "server.trusted_proxies",
-                "whoever reaches this port can claim any address, and so escape rate_limits",
-            );
-        }
-        warnings
+    }
+
+    /// Each realm with the scope that its settings are looked up in.
+    fn scoped(&self) -> impl Iterator<Item = (Option<&str>, &RealmConfig)> {
+        self.realms.iter().enumerate().map(|(index, realm)| ((index > 0).then(|| realm.name()), realm))
     }
 }

@@ -45,12 +45,19 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// Once: what several realms have from the top level is wrong in each of them.
     pub(crate) fn add(&mut self, problem: Problem) {
-        self.0.push(problem);
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
     }
 
     pub(crate) fn extend(&mut self, more: impl IntoIterator<Item = Problem>) {
         self.0.extend(more);
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Problem> {
+        self.0
     }
 
     /// Whether nothing is wrong.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use toml::Value;
 
 use super::problem::{Problem, Problems};
-use super::values::{Entry, Origin, Values};
+use super::values::{Entry, Origin, Values, full_name};
 
 pub(super) struct Reader<'v> {
     values: &'v Values,
+    /// The further realm whose settings are being read. What it does not set, it has from the top level.
+    realm: Option<&'v str>,
     problems: Problems,
     #[cfg(test)]
     pub(super) read: std::collections::BTreeSet<String>,
@@ -21,6 +23,7 @@ impl<'v> Reader<'v> {
     pub(super) const fn new(values: &'v Values, problems: Problems) -> Self {
         Self {
             values,
+            realm: None,
             problems,
             #[cfg(test)]
             read: std::collections::BTreeSet::new(),
@@ -31,14 +34,52 @@ impl<'v> Reader<'v> {
         self.problems
     }
 
+    /// Names of the further realms.
+    pub(super) fn realms(&self) -> impl Iterator<Item = &'v str> + use<'v> {
+        self.values.realms()
+    }
+
+    /// Reads settings as this further realm has them; with `None`, those of the top level.
+    pub(super) fn within<T>(&mut self, realm: Option<&'v str>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outside = std::mem::replace(&mut self.realm, realm);
+        let result = read(self);
+        self.realm = outside;
+        result
+    }
+
+    /// The further realm whose settings are being read.
+    pub(super) const fn realm(&self) -> Option<&'v str> {
+        self.realm
+    }
+
+    /// Whether it sets this itself and does not have it from the top level.
+    pub(super) fn is_own(&self, key: &str) -> bool {
+        self.name(key) == self.own_name(key)
+    }
+
+    /// The full name of a setting, where its value comes from.
+    pub(super) fn name(&self, key: &str) -> String {
+        self.name_in(self.realm, key)
+    }
+
+    /// The same as another realm has it.
+    pub(super) fn name_in(&self, realm: Option<&str>, key: &str) -> String {
+        self.values.find(realm, key).0
+    }
+
+    /// The full name of a setting that is this realm's own.
+    pub(super) fn own_name(&self, key: &str) -> String {
+        full_name(self.realm, key)
+    }
+
     /// Complains about a setting.
     pub(super) fn refuse(&mut self, key: &str, why: impl Display) {
-        self.problems.add(complaint(self.values, key, why));
+        self.problems.add(complaint(self.values, self.realm, key, why));
     }
 
     /// Complains about a setting whose value may be a secret, without showing it.
     pub(super) fn refuse_unseen(&mut self, key: &str, why: impl Display) {
-        self.problems.add(Problem { value: None, ..complaint(self.values, key, why) });
+        self.problems.add(Problem { value: None, ..complaint(self.values, self.realm, key, why) });
     }
 
     /// Complains about something that is no setting.
@@ -151,7 +192,7 @@ impl<'v> Reader<'v> {
 
     /// Whether the setting is this text.
     pub(super) fn is(&self, key: &str, word: &str) -> bool {
-        self.values.get(key).is_some_and(|entry| entry.value.as_str() == Some(word))
+        self.values.get(self.realm, key).is_some_and(|entry| entry.value.as_str() == Some(word))
     }
 
     /// Whether the setting is `false`.
@@ -162,15 +203,15 @@ impl<'v> Reader<'v> {
     fn entry(&mut self, key: &str) -> Option<&'v Entry> {
         #[cfg(test)]
         self.read.insert(key.to_owned());
-        self.values.get(key)
+        self.values.get(self.realm, key)
     }
 }
 
-/// A complaint about a setting, with its value and where that comes from.
-pub(super) fn complaint(values: &Values, key: &str, why: impl Display) -> Problem {
-    let entry = values.get(key);
+/// A complaint about a setting as a realm has it, under the name where its value comes from.
+pub(super) fn complaint(values: &Values, realm: Option<&str>, key: &str, why: impl Display) -> Problem {
+    let (name, entry) = values.find(realm, key);
     Problem {
-        key: key.to_owned(),
+        key: name,
         value: entry.map(Entry::shown),
         origin: entry.map(|entry| entry.origin.clone()),
         message: why.to_string(),

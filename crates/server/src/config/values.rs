@@ -9,6 +9,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, Problems};
+use super::realms;
 
 /// The documented default file: what the program starts from and what `baton config print` prints.
 pub const DEFAULT_FILE: &str = include_str!("../../default.toml");
@@ -96,9 +97,16 @@ impl Entry {
     }
 }
 
-/// All values, by their full name (`server.listen`).
+/// What further realms are described below, `realms.NAME`.
+const REALMS: &str = "realms";
+
+/// All values, by the name of the setting (`server.listen`).
 #[derive(Debug, Clone)]
-pub(super) struct Values(BTreeMap<String, Entry>);
+pub(super) struct Values {
+    top: BTreeMap<String, Entry>,
+    /// What further realms set themselves, by their names.
+    realms: BTreeMap<String, BTreeMap<String, Entry>>,
+}
 
 impl Values {
     /// Reads all sources, one over the other. Unknown names go to `problems`.
@@ -125,13 +133,13 @@ impl Values {
     }
 
     fn defaults() -> Self {
-        let mut values = Self(BTreeMap::new());
+        let mut values = Self { top: BTreeMap::new(), realms: BTreeMap::new() };
         // A test parses this file; it is part of the program.
         if let Ok(table) = DEFAULT_FILE.parse::<toml::Table>() {
             let mut leaves = Vec::new();
             flatten(String::new(), Value::Table(table), &mut leaves);
             for (key, value) in leaves {
-                values.0.insert(key, Entry { value, typed: None, origin: Origin::Default });
+                values.top.insert(key, Entry { value, typed: None, origin: Origin::Default });
             }
         }
         values
@@ -139,16 +147,30 @@ impl Values {
 
     /// Names of all settings.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.top.keys().map(String::as_str)
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.0.get(key)
+    /// Names of the further realms.
+    pub(super) fn realms(&self) -> impl Iterator<Item = &str> {
+        self.realms.keys().map(String::as_str)
+    }
+
+    /// A setting as this further realm has it, or the top level.
+    pub(super) fn get(&self, realm: Option<&str>, key: &str) -> Option<&Entry> {
+        self.find(realm, key).1
+    }
+
+    /// The same, with the full name under which it was found.
+    pub(super) fn find(&self, realm: Option<&str>, key: &str) -> (String, Option<&Entry>) {
+        match realm.and_then(|realm| self.realms.get(realm)?.get(key)) {
+            Some(own) => (full_name(realm, key), Some(own)),
+            None => (full_name(None, key), self.top.get(key)),
+        }
     }
 
     /// Drops the value of a setting that has been read, so that no copy of a secret stays behind.
     pub(super) fn forget(&mut self, key: &str) {
-        if let Some(entry) = self.0.get_mut(key) {
+        if let Some(entry) = self.top.get_mut(key) {
             entry.value = Value::String(String::new());
             entry.typed = None;
         }
@@ -180,6 +202,7 @@ impl Values {
         line_of: &dyn Fn(usize) -> usize,
         problems: &mut Problems,
     ) {
+        self.note_realm(above);
         for (name, value) in table {
             let key = join(above, name.get_ref());
             let origin = Origin::File(path.to_owned(), line_of(name.span().start));
@@ -199,11 +222,20 @@ impl Values {
             if name == ENV_KEYS || is_service_link(rest) {
                 continue;
             }
-            let lower = rest.to_ascii_lowercase().replace("__", ".");
-            // A dash cannot be in the name of a variable.
-            let known = self.names().find(|known| known.replace('-', "_") == lower).map(str::to_owned);
-            self.put_typed(&known.unwrap_or(lower), value, Origin::Env(name.clone()), problems);
+            let key = self.key_of_variable(&rest.to_ascii_lowercase().replace("__", "."));
+            self.put_typed(&key, value, Origin::Env(name.clone()), problems);
         }
+    }
+
+    /// The name of a setting that stands so in the name of a variable, which can hold neither a dash nor small letters.
+    fn key_of_variable(&self, lower: &str) -> String {
+        let (realm, key) = in_realm(lower).map_or((None, lower), |(realm, key)| (Some(realm), key));
+        // A realm that only a variable tells of is called as the variable has it.
+        let realm = realm.map(|realm| {
+            let is_meant = |known: &&str| known.to_ascii_lowercase().replace('-', "_") == realm;
+            if self.realms.contains_key(realm) { realm } else { self.realms().find(is_meant).unwrap_or(realm) }
+        });
+        full_name(realm, self.names().find(|known| known.replace('-', "_") == key).unwrap_or(key))
     }
 
     /// A value that was typed: TOML if it is that, a text otherwise.
@@ -216,21 +248,40 @@ impl Values {
             .and_then(|mut table| table.remove("v"))
             .unwrap_or_else(|| Value::String(typed.to_owned()));
         match value {
-            Value::Table(_) if self.is_table(key) => {
-                let mut leaves = Vec::new();
-                flatten(key.to_owned(), value, &mut leaves);
-                for (key, value) in leaves {
-                    self.put(key, Entry { value, typed: None, origin: origin.clone() }, problems);
-                }
-            }
+            Value::Table(table) if self.is_table(key) => self.put_typed_table(key, table, &origin, problems),
             value => {
                 self.put(key.to_owned(), Entry { value, typed: Some(typed.to_owned()), origin }, problems);
             }
         }
     }
 
+    fn put_typed_table(&mut self, above: &str, table: toml::Table, origin: &Origin, problems: &mut Problems) {
+        self.note_realm(above);
+        for (name, value) in table {
+            let key = join(above, &name);
+            match value {
+                Value::Table(inner) if self.is_table(&key) => self.put_typed_table(&key, inner, origin, problems),
+                value => self.put(key, Entry { value, typed: None, origin: origin.clone() }, problems),
+            }
+        }
+    }
+
+    /// A realm is one even if its table is empty.
+    fn note_realm(&mut self, table: &str) {
+        if let Some(realm) = realm_table(table) {
+            self.realms.entry(realm.to_owned()).or_default();
+        }
+    }
+
     fn put(&mut self, key: String, entry: Entry, problems: &mut Problems) {
-        if let Some(known) = self.0.get_mut(&key) {
+        match in_realm(&key) {
+            Some((realm, key)) if realms::has(key) && self.top.contains_key(key) => {
+                self.realms.entry(realm.to_owned()).or_default().insert(key.to_owned(), entry);
+                return;
+            }
+            _ => {}
+        }
+        if let Some(known) = self.top.get_mut(&key) {
             *known = entry;
             return;
         }
@@ -241,11 +292,20 @@ impl Values {
 
     /// Whether settings are below this name.
     fn is_table(&self, key: &str) -> bool {
-        let below = format!("{key}.");
-        self.0.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
+        if key == REALMS || realm_table(key).is_some() {
+            return true;
+        }
+        let below = format!("{}.", in_realm(key).map_or(key, |(_, key)| key));
+        self.top.range(below.clone()..).next().is_some_and(|(name, _)| name.starts_with(&below))
     }
 
     fn why_unknown(&self, key: &str) -> String {
+        if key == REALMS || realm_table(key).is_some() {
+            return "is a table, not a value; a further realm is a table [realms.NAME] with settings of its own".into();
+        }
+        if let Some((realm, key)) = in_realm(key) {
+            return self.why_unknown_in(realm, key);
+        }
         if self.is_table(key) {
             return format!("is a table, not a value; it holds {}", self.below(key).join(", "));
         }
@@ -253,10 +313,22 @@ impl Values {
         {
             return format!("there is no such setting; {value} is a value, not a table");
         }
-        match self.closest(key) {
-            Some(name) => format!("there is no such setting; did you mean {name}?"),
-            None => "there is no such setting (`baton config print` lists all)".into(),
+        no_such_setting(self.closest(key))
+    }
+
+    fn why_unknown_in(&self, realm: &str, key: &str) -> String {
+        if key == "realm" {
+            return "the name of a further realm is that of its table".into();
         }
+        let below = self.below(key);
+        let of_realm: Vec<&str> = below.iter().copied().filter(|name| realms::has(name)).collect();
+        if self.top.contains_key(key) || !below.is_empty() && of_realm.is_empty() {
+            return format!("is the whole server's and the same for every realm; set {key} itself");
+        }
+        if !below.is_empty() {
+            return format!("is a table, not a value; it holds {}", of_realm.join(", "));
+        }
+        no_such_setting(self.closest(key).filter(|name| realms::has(name)).map(|name| full_name(Some(realm), &name)))
     }
 
     fn below(&self, key: &str) -> Vec<&str> {
@@ -279,6 +351,28 @@ impl Values {
             .filter(|(likeness, _)| *likeness > 0.86)
             .map(|(_, name)| name.to_owned())
     }
+}
+
+fn no_such_setting(closest: Option<String>) -> String {
+    match closest {
+        Some(name) => format!("there is no such setting; did you mean {name}?"),
+        None => "there is no such setting (`baton config print` lists all)".into(),
+    }
+}
+
+/// The full name of a setting of this further realm, or of the top level.
+pub(super) fn full_name(realm: Option<&str>, key: &str) -> String {
+    realm.map_or_else(|| key.to_owned(), |realm| format!("{REALMS}.{realm}.{key}"))
+}
+
+/// The further realm and the setting that a full name names.
+fn in_realm(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(REALMS)?.strip_prefix('.')?.split_once('.')
+}
+
+/// The further realm whose table has this name.
+fn realm_table(name: &str) -> Option<&str> {
+    name.strip_prefix(REALMS)?.strip_prefix('.').filter(|realm| !realm.contains('.'))
 }
 
 fn join(above: &str, name: &str) -> String {

@@ -44,7 +44,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn later_sources_win() {
-    let buffer = |sources: &Sources| Config::load(sources).unwrap().engine.rules.batch_request_buffer_throttle;
+    let buffer =
+        |sources: &Sources| Config::load(sources).unwrap().realms[0].engine.rules.batch_request_buffer_throttle;
     let (_folder, mut sources) = file("batch_request_buffer_throttle = 1");
     assert_eq!(buffer(&Sources::default()), 5 * SECOND);
     assert_eq!(buffer(&sources), SECOND);
@@ -89,23 +90,24 @@ fn every_source_reaches_tables() {
     ])
     .set;
     let config = Config::load(&sources).unwrap();
-    let names = &config.http.headers_names;
+    let baton_server::config::RealmConfig { engine, http, .. } = &config.realms[0];
+    let names = &http.headers_names;
     assert_eq!(
         [&*names.access_token, &*names.token_type, &*names.client, &*names.uid],
         ["x-token", "x-type", "x-client", "uid"]
     );
-    assert_eq!(config.engine.rules.on_reuse, OnReuse::Revoke);
-    assert_eq!(config.engine.rules.batch_response, BatchResponse::Repeat);
-    assert_eq!(config.engine.rules.token_lifespan, 7 * 24 * 60 * 60 * SECOND);
-    assert_eq!(config.engine.realm, "7");
-    assert_eq!(config.engine.check_current_password_before_update, CurrentPassword::Never);
-    assert!(!config.engine.remove_tokens_after_password_reset);
-    let fields: Vec<String> = config.engine.profile_fields.iter().map(ToString::to_string).collect();
+    assert_eq!(engine.rules.on_reuse, OnReuse::Revoke);
+    assert_eq!(engine.rules.batch_response, BatchResponse::Repeat);
+    assert_eq!(engine.rules.token_lifespan, 7 * 24 * 60 * 60 * SECOND);
+    assert_eq!(engine.realm, "7");
+    assert_eq!(engine.check_current_password_before_update, CurrentPassword::Never);
+    assert!(!engine.remove_tokens_after_password_reset);
+    let fields: Vec<String> = engine.profile_fields.iter().map(ToString::to_string).collect();
     assert_eq!(fields, ["name", "age:integer(0..150)"]);
     assert_eq!(config.server.listen.to_string(), "[::1]:80");
-    assert_eq!(config.http.origins.exact, ["https://app.example.com"]);
+    assert_eq!(http.origins.exact, ["https://app.example.com"]);
     assert_eq!(config.store.path, PathBuf::from("some.db"));
-    let cookie = config.http.cookie.unwrap();
+    let cookie = http.cookie.as_ref().unwrap();
     assert_eq!((&*cookie.name, &*cookie.path, cookie.domain.as_deref()), ("session", "/app", Some("example.com")));
     assert_eq!(cookie.same_site, baton_axum::SameSite::Strict);
     assert_eq!(cookie.max_age, 7 * 24 * 60 * 60 * SECOND);
@@ -262,7 +264,7 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
 
 #[test]
 fn rate_limits_are_a_number_and_a_period_or_off() {
-    let limits = |assignments: &[&str]| Config::load(&set(assignments)).unwrap().rate_limits;
+    let limits = |assignments: &[&str]| Config::load(&set(assignments)).unwrap().realms[0].rate_limits;
     let read = limits(&[
         "rate_limits.sign_in_per_address = 5 / 1h 30m",
         "rate_limits.sign_in_per_account=off",
@@ -309,6 +311,8 @@ fn what_is_accepted_can_be_served() {
         &["rate_limits.sign_in_per_address=1000000/1s", "rate_limits.register_per_account=1/7days"],
         &["server.trusted_proxies=127.0.0.1,10.0.0.0/8,fd00::/8", "rate_limits.sign_in_per_account=off"],
         &["password.parallelism=64", "password.iterations=100"],
+        &["mount=/a/user", "realms.admin.mount=/a/admin", "realms.Admin.mount=/A/admin", "realms.x.mount=/a.b"],
+        &["cookie_enabled=true", "realms.admin.mount=/admin", "realms.admin.cookie_name=__Secure-admin"],
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut sources = set(assignments);
@@ -355,7 +359,7 @@ fn the_pepper_is_taken_from_the_environment_or_a_file_and_never_shown() {
         let config = Config::load(sources).unwrap();
         let shown = format!("{sources:?} {config:?}");
         assert!(!shown.contains("Sichuan") && !shown.contains("0123456789"), "{shown}");
-        config.engine.bcrypt_pepper.expose_secret().to_owned()
+        config.realms[0].engine.bcrypt_pepper.expose_secret().to_owned()
     };
     assert_eq!(pepper(&Sources::default()), "");
     let variable = "BATON_PASSWORD__BCRYPT_PEPPER";

@@ -10,6 +10,7 @@ mod crash;
 mod passwords;
 mod rate_limits;
 mod readme;
+mod realms;
 mod secrets;
 mod support;
 mod trouble;

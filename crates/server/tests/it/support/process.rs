@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -66,6 +66,8 @@ struct Started {
     child: Child,
     line: String,
     log: Arc<Mutex<String>>,
+    /// What fills the log; gone once it has been waited for.
+    collector: Option<JoinHandle<()>>,
 }
 
 impl Started {
@@ -96,7 +98,7 @@ impl Started {
             }
         });
         match line.recv_timeout(PATIENCE) {
-            Ok(Ok(line)) => Ok(Self { child, line, log }),
+            Ok(Ok(line)) => Ok(Self { child, line, log, collector: Some(collector) }),
             Ok(Err(stdout)) => {
                 let status = wait(&mut child);
                 collector.join().expect("the log was collected");
@@ -108,6 +110,15 @@ impl Started {
                 panic!("neither listened nor ended: {}", log.lock().expect("not poisoned"));
             }
         }
+    }
+
+    /// Waits for its end, and for the last line of its log.
+    fn wait(&mut self) -> ExitStatus {
+        let status = wait(&mut self.child);
+        if let Some(collector) = self.collector.take() {
+            collector.join().expect("the log was collected");
+        }
+        status
     }
 
     fn address(&self) -> SocketAddr {
@@ -192,7 +203,7 @@ impl Baton {
 
     /// Waits for its end.
     pub fn wait(&self) -> ExitStatus {
-        wait(&mut self.started().child)
+        self.started().wait()
     }
 
     /// SIGTERM, and waits for an orderly end.
@@ -206,7 +217,7 @@ impl Baton {
     pub fn kill_and_restart(&self) {
         let mut started = self.started();
         started.child.kill().expect("it can be killed");
-        wait(&mut started.child);
+        started.wait();
         self.earlier.lock().expect("not poisoned").push_str(&started.log.lock().expect("not poisoned"));
         let again = dev_command(self.folder(), &self.address.to_string(), &self.args);
         *started = Started::of(again).unwrap_or_else(|ended| panic!("{ended:?}"));
