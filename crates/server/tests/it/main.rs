@@ -12,4 +12,5 @@ mod rate_limits;
 mod readme;
 mod secrets;
 mod support;
+mod traces;
 mod trouble;
