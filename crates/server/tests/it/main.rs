@@ -13,4 +13,5 @@ mod readme;
 mod realms;
 mod secrets;
 mod support;
+mod traces;
 mod trouble;
