@@ -127,7 +127,11 @@ pub(super) fn due(
             let (id, attempt, created_at) = (row.get(FIRST)?, row.get(FIRST + 1)?, time_at(row, FIRST + 2)?);
             let body = match row.get::<_, Option<String>>(FIRST + 3)? {
                 Some(mail) => serde_json::from_str(&mail).ok().map(MessageBody::Mail),
-                None => Some(MessageBody::Webhook(row.get(FIRST + 4)?, event_at(row)?)),
+                // An event that another version has put there, perhaps. Those behind it must not have to wait for that one.
+                None => {
+                    let url = row.get(FIRST + 4)?;
+                    event_at(row).ok().map(|event| MessageBody::Webhook(url, event))
+                }
             };
             Ok((id, body.map(|body| Message { id, attempt, created_at, body })))
         })?
