@@ -346,7 +346,7 @@ pub async fn one_of_many_redemptions_is_made(harness: &dyn Harness) {
             assert_eq!(login(&**node, "ada").await.account, changed);
             let (_, entries) = node.sessions(owner.id).await.expect("list");
             let sessions: Vec<_> = entries.into_iter().map(|entry| entry.session).collect();
-            assert_eq!(sessions, [session.clone()]);
+            assert_eq!(sessions, std::slice::from_ref(&session));
             assert_eq!(kinds(&**node).await[seen..], [EventKind::Confirmed]);
             assert!(!is_good(&**node, first).await && !is_good(&**node, first + 1).await);
         }
