@@ -445,7 +445,8 @@ async fn a_process_behind_another_one_goes_by_its_time_for_tokens_and_messages_t
     assert_eq!(behind.find_one_time(ids[0]).await.expect("find"), None);
     assert_eq!(behind.find_one_time(ids[1]).await.expect("find").expect("it is good").now, late);
 
+    assert_eq!(behind.claim(10, 2 * DAY).await.expect("claim").len(), 1);
     let third = must_open(&path, Arc::new(ManualClock::new(late.plus(DAY))));
     third.record(&mails(["bob"])).await.expect("record");
-    assert_eq!(behind.claim(10, DAY).await.expect("claim").len(), 2, "both are due, by the store's time");
+    assert_eq!(behind.claim(10, DAY).await.expect("claim").len(), 1, "it is due, by the store's time");
 }
