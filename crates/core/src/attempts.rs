@@ -64,8 +64,8 @@ impl Attempts {
         {
             return (self, Counted::Locked(until));
         }
-        let begins_anew = self.locked_until.is_some() || self.expires_at <= now;
-        let count = if begins_anew { 1 } else { self.count.saturating_add(1) };
+        // A lock that has ended expires at that moment, with all that led to it.
+        let count = if self.expires_at <= now { 1 } else { self.count.saturating_add(1) };
         let last = count >= rule.max_attempts;
         let locked_until = last.then(|| now.plus(rule.lock_for));
         let expires_at = locked_until.unwrap_or_else(|| now.plus(rule.forget_after));

@@ -20,7 +20,8 @@ use crate::token::ClientId;
 ///
 /// - **relaxed**: a [`swap`](Store::swap), unless it [`resends`](Swap::resends). A rotation that the store forgets in a power
 ///   cut heals at the client's next request (DESIGN §2.2), so it need not wait for the disk. It must still be seen by every
-///   later read while the store runs.
+///   later read while the store runs. The same goes for the few others that say so: what a crash undoes of them is made up
+///   for by itself.
 /// - **durable**: everything else that writes. When the call has returned, no crash undoes it (S4). A session that ended
 ///   stays ended.
 ///
@@ -109,7 +110,7 @@ pub trait Store: Send + Sync {
     /// Keeps a one-time token that is good for `lifetime` from now on. False if the account is gone.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`], also if one with this id exists.
     async fn create_one_time(&self, token: NewOneTime) -> Result<bool, StoreError>;
 
     /// A one-time token that is still good, with its account. `None` if it was redeemed, has expired or become void.
@@ -131,14 +132,15 @@ pub trait Store: Send + Sync {
         trace: &Trace,
     ) -> Result<(Account, Option<Session>), RedeemError>;
 
-    /// Makes a one-time token void, if it still is good: its letter did not go out.
+    /// Makes a one-time token void, if it still is good: its letter did not go out. May be relaxed.
     ///
     /// # Errors
     /// [`StoreError`].
     async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError>;
 
-    /// Counts an attempt under this name, or refuses it, by the rule of [`Attempts::counted`](crate::attempts::Attempts::counted). Of any number of attempts at
-    /// once no more pass than the rule says. May be relaxed.
+    /// Counts an attempt under this name, or refuses it, by the rule of
+    /// [`Attempts::counted`](crate::attempts::Attempts::counted). Of any number of attempts at once no more pass than the
+    /// rule says. May be relaxed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -169,7 +171,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError>;
 
-    /// Says what became of a claimed message. Changes nothing if it was claimed again since.
+    /// Says what became of a claimed message. Changes nothing if it was claimed again since. May be relaxed unless it is
+    /// [`Outcome::Done`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -182,7 +185,8 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn purge(&self, limit: u32) -> Result<u64, StoreError>;
 
-    /// Removes up to `limit` events that are older than `age` and not waiting in the outbox; how many there were.
+    /// Removes up to `limit` events that are older than `age` and not waiting in the outbox; how many there were. May be
+    /// relaxed.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use baton_core::clock::Timestamp;
 use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
 use baton_core::event::Trace;
-use baton_core::session::{Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Profile};
+use baton_core::session::{Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Permit, Profile};
 
 use super::{Harness, account, client, fresh, hash, new_account, new_session, signed_in, stored};
 
@@ -36,6 +37,7 @@ pub async fn a_new_account_is_found_by_its_uid(harness: &dyn Harness) {
     let login = store.find_login("admin", "email", "ada").await.expect("find").expect("it exists");
     assert_eq!(login.account, account);
     assert_eq!(login.password.expose(), new.password.expose());
+    assert_eq!((login.confirmed_at, login.unconfirmed_email), (None, None));
 
     let found = store.find(client(1)).await.expect("find").expect("it exists");
     assert_eq!(Some(found.session), session);
@@ -191,6 +193,9 @@ pub async fn an_update_that_is_refused_leaves_everything(harness: &dyn Harness) 
     let update = AccountUpdate {
         profile: Some(Profile::from_stored("{}".to_owned())),
         password: Some(hash("new")),
+        permit: Some(Permit { client: client(1), until: Timestamp::from_millis(1 << 50) }),
+        unconfirmed_email: Some(Some("new@example.test".to_owned())),
+        confirm: true,
         end: EndSessions::All,
         ..AccountUpdate::default()
     };
@@ -203,6 +208,7 @@ pub async fn an_update_that_is_refused_leaves_everything(harness: &dyn Harness) 
 
     let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
     assert_eq!((&login.account, login.password.expose()), (&before, hash("ada").expose()));
+    assert_eq!((login.confirmed_at, login.unconfirmed_email), (None, None));
     assert_eq!(stored(&*store, client(1)).await, Some(session));
 
     // Its own name is not taken, and the password is the one that was checked.
@@ -285,6 +291,85 @@ pub async fn the_number_of_an_account_is_not_used_again(harness: &dyn Harness) {
         assert!(account.id > last);
         last = account.id;
         assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
+    }
+}
+
+/// Seen with every request, kept by other changes, replaced by another one, and taken back by a new password.
+pub async fn a_permit_lasts_until_a_new_password(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let (owner, _) = signed_in(&*store, "ada", 1).await;
+    signed_in(&*store, "bob", 2).await;
+    let permit = |number, until| Permit { client: client(number), until: Timestamp::from_millis(until) };
+    let rest = AccountUpdate { email: Some("new@example.test".to_owned()), confirm: true, ..AccountUpdate::default() };
+    let password = new_password(EndSessions::None);
+    let steps = [
+        (rest.clone(), None),
+        (AccountUpdate { permit: Some(permit(1, 5)), ..AccountUpdate::default() }, Some(permit(1, 5))),
+        (rest, Some(permit(1, 5))),
+        (AccountUpdate { permit: Some(permit(2, i64::MAX)), ..AccountUpdate::default() }, Some(permit(2, i64::MAX))),
+        (password.clone(), None),
+        (AccountUpdate::default(), None),
+        (AccountUpdate { permit: Some(permit(3, i64::MIN)), ..password.clone() }, Some(permit(3, i64::MIN))),
+        (AccountUpdate { permit: Some(permit(1, 0)), ..password.clone() }, Some(permit(1, 0))),
+        (password, None),
+    ];
+    for (step, (update, expected)) in steps.into_iter().enumerate() {
+        let updated = store.update_account(owner.id, update, &Trace::NONE).await.expect("update");
+        assert_eq!(updated.permit, expected, "step {step}");
+        let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
+        let found = store.find(client(1)).await.expect("find").expect("it exists");
+        assert_eq!((&login.account, &found.account), (&updated, &updated), "step {step}");
+        let other = store.find(client(2)).await.expect("find").expect("it exists");
+        assert_eq!(other.account.permit, None);
+    }
+}
+
+/// An address is confirmed once; the time of that stays.
+pub async fn the_first_confirmation_counts(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let owner = account(&*store, "ada").await;
+    account(&*store, "bob").await;
+    let confirmed_at = async |uid| {
+        let login = store.find_login("user", "email", uid).await.expect("find").expect("it exists");
+        login.confirmed_at
+    };
+    assert_eq!(confirmed_at("ada").await, None);
+    let update = async |confirm| {
+        harness.advance(Duration::from_millis(10)).await;
+        let update = AccountUpdate { confirm, email: Some("a@b.test".to_owned()), ..AccountUpdate::default() };
+        store.update_account(owner.id, update, &Trace::NONE).await.expect("update").updated_at
+    };
+    update(false).await;
+    assert_eq!(confirmed_at("ada").await, None);
+    let first = update(true).await;
+    assert_eq!(confirmed_at("ada").await, Some(first));
+    for confirm in [true, false] {
+        assert!(update(confirm).await > first);
+        assert_eq!(confirmed_at("ada").await, Some(first));
+    }
+    assert_eq!(confirmed_at("bob").await, None);
+}
+
+/// Set, left as it is, replaced, and forgotten; the account's own address is another matter.
+pub async fn an_unconfirmed_address_waits_until_it_is_forgotten(harness: &dyn Harness) {
+    let store = fresh(harness).await;
+    let owner = account(&*store, "ada").await;
+    let waits = |address: &str| Some(Some(address.to_owned()));
+    let steps = [
+        (None, None),
+        (waits("first@example.test"), Some("first@example.test")),
+        (None, Some("first@example.test")),
+        (waits("a\0\"'👻@example.test"), Some("a\0\"'👻@example.test")),
+        (waits(""), Some("")),
+        (Some(None), None),
+        (Some(None), None),
+    ];
+    for (step, (unconfirmed_email, expected)) in steps.into_iter().enumerate() {
+        let update = AccountUpdate { unconfirmed_email, ..AccountUpdate::default() };
+        store.update_account(owner.id, update, &Trace::NONE).await.expect("update");
+        let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
+        assert_eq!(login.unconfirmed_email.as_deref(), expected, "step {step}");
+        assert_eq!((&login.account.email, login.confirmed_at), (&owner.email, None), "step {step}");
     }
 }
 

@@ -35,12 +35,15 @@
 //! [`Harness::advance`]; no check asks for more than [`LONGEST_STEP`] at once, and none needs the time to stand still.
 
 pub mod accounts;
+pub mod attempts;
 pub mod keys;
 pub mod model;
+pub mod one_time;
 pub mod races;
 pub mod sessions;
 pub mod swaps;
 pub mod time;
+pub mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,10 +91,35 @@ macro_rules! conformance {
             accounts: a_new_password_ends_the_sessions_it_is_told_to
             accounts: a_deleted_account_takes_its_sessions_along
             accounts: the_number_of_an_account_is_not_used_again
+            accounts: a_permit_lasts_until_a_new_password
+            accounts: the_first_confirmation_counts
+            accounts: an_unconfirmed_address_waits_until_it_is_forgotten
+            attempts: attempts_are_counted_as_the_core_counts_them
+            attempts: refused_attempts_do_not_lengthen_the_lock
+            attempts: forgotten_attempts_count_no_more
+            attempts: extreme_rules_work
+            attempts: of_many_attempts_no_more_pass_than_the_rule_says
+            attempts: purge_takes_only_expired_counts
             keys: keys_are_remembered_and_may_be_changed_one_by_one
             keys: foreign_keys_are_refused_and_not_remembered
             keys: nodes_agree_on_the_keys
             model: answers_are_those_of_the_model
+            one_time: a_token_is_found_with_its_account
+            one_time: the_address_of_a_token_survives
+            one_time: a_token_needs_its_account
+            one_time: a_token_is_not_taken_over
+            one_time: a_token_is_good_until_its_lifetime_ends
+            one_time: a_token_is_redeemed_once
+            one_time: redeeming_voids_one_purpose_of_one_account
+            one_time: redeeming_changes_the_account_and_signs_in
+            one_time: redeeming_keeps_to_the_device_limit
+            one_time: a_refused_redemption_leaves_everything
+            one_time: a_token_whose_letter_did_not_go_out_becomes_void
+            one_time: a_change_voids_the_tokens_of_its_account
+            one_time: a_deleted_account_takes_its_tokens_along
+            one_time: one_of_many_redemptions_is_made
+            one_time: no_token_is_left_of_an_account_deleted_meanwhile
+            one_time: purge_takes_only_expired_tokens
             races: one_of_many_swaps_wins
             races: one_of_many_accounts_with_a_uid_is_made
             races: nothing_brings_an_ended_session_back
@@ -124,6 +152,18 @@ macro_rules! conformance {
             time: time_never_goes_back
             time: time_is_one_for_all_nodes
             time: it_can_be_checked
+            traces: what_is_refused_leaves_no_trace
+            traces: what_is_made_leaves_its_trace
+            traces: an_event_comes_back_as_it_was
+            traces: a_mail_comes_back_as_it_was
+            traces: events_are_read_in_parts
+            traces: a_claimed_message_comes_back_after_its_lease
+            traces: a_settled_message_is_gone_or_due_later
+            traces: a_message_that_was_claimed_again_is_left_alone
+            traces: messages_come_in_the_order_in_which_they_are_due
+            traces: a_message_is_claimed_by_one_of_many
+            traces: many_traces_at_once_are_all_left
+            traces: old_events_are_purged
         }
     };
     (@ $harness:expr; $($module:ident: $check:ident)*) => {

@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baton_core::Store;
+use baton_core::attempts::{AttemptName, AttemptRule, Counted};
 use baton_core::clock::Timestamp;
-use baton_core::error::{CreateAccountError, CreateSessionError, UpdateAccountError};
-use baton_core::event::Trace;
-use baton_core::ports::{Login, SessionEntry};
+use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, UpdateAccountError};
+use baton_core::event::EventKind;
+use baton_core::one_time::{OneTimeId, Purpose};
+use baton_core::ports::{FoundOneTime, Login, NewOneTime, SessionEntry};
 use baton_core::session::{
-    AccountId, AccountUpdate, Device, EndSessions, NewSession, Renewal, Session, Swap, Swapped, Version,
+    Account, AccountId, AccountUpdate, Device, EndSessions, NewSession, Permit, Renewal, Session, Swap, Swapped,
+    Version,
 };
 use baton_core::token::ClientId;
 use proptest::prelude::*;
+use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::traces::trace;
 use super::{DAY, Harness, client, generation, hash, new_account};
 
 /// Sequences per run, unless `CONFORMANCE_CASES` says otherwise. Not `PROPTEST_CASES`: what is right for pure functions is too
@@ -25,6 +30,8 @@ const CASES: u32 = 40;
 /// Names to choose from: few, so that operations meet.
 const CLIENTS: u64 = 6;
 const UIDS: [&str; 3] = ["ada", "bob", "eve"];
+/// With spans that no sequence gets to the end of.
+const RULE: AttemptRule = AttemptRule { max_attempts: 3, lock_for: DAY, forget_after: DAY };
 
 /// Compares each answer, and at the end everything there is.
 pub async fn answers_are_those_of_the_model(harness: &dyn Harness) {
@@ -33,7 +40,7 @@ pub async fn answers_are_those_of_the_model(harness: &dyn Harness) {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let runtime = tokio::runtime::Handle::current();
     tokio::task::block_in_place(|| {
-        let sequences = proptest::collection::vec(step(), 1..60);
+        let sequences = proptest::collection::vec(step(), 1..80);
         let outcome = TestRunner::new(config).run(&sequences, |steps| {
             runtime.block_on(play(harness, steps));
             Ok(())
@@ -72,9 +79,26 @@ enum Step {
     },
     Update {
         uid: &'static str,
-        end: EndSessions,
-        hash: u8,
+        change: Change,
         checked: bool,
+    },
+    KeepToken {
+        uid: &'static str,
+        purpose: Purpose,
+    },
+    VoidToken {
+        token: Index,
+    },
+    Redeem {
+        token: Index,
+        change: Change,
+        session: Option<Fresh>,
+    },
+    Attempt {
+        name: u8,
+    },
+    Forget {
+        name: u8,
     },
     Purge {
         limit: u32,
@@ -86,6 +110,18 @@ struct Fresh {
     client: ClientId,
     renewal: Renewal,
     max_devices: u32,
+}
+
+/// What an update changes.
+#[derive(Debug, Clone)]
+struct Change {
+    uid: Option<&'static str>,
+    hash: Option<u8>,
+    end: EndSessions,
+    permit: Option<Permit>,
+    unconfirmed: Option<Option<u8>>,
+    confirm: bool,
+    void: bool,
 }
 
 /// How a swap's expectation misses the record.
@@ -105,8 +141,15 @@ fn step() -> impl Strategy<Value = Step> {
         14 => swap(),
         1 => (uid(), name()).prop_map(|(uid, client)| Step::End { uid, client }),
         1 => uid().prop_map(|uid| Step::Delete { uid }),
-        1 => (uid(), end(), any::<u8>(), any::<bool>())
-            .prop_map(|(uid, end, hash, checked)| Step::Update { uid, end, hash, checked }),
+        2 => (uid(), change(), any::<bool>())
+            .prop_map(|(uid, change, checked)| Step::Update { uid, change, checked }),
+        4 => (uid(), proptest::sample::select(&Purpose::ALL[..]))
+            .prop_map(|(uid, purpose)| Step::KeepToken { uid, purpose }),
+        1 => any::<Index>().prop_map(|token| Step::VoidToken { token }),
+        2 => (any::<Index>(), change(), proptest::option::of(fresh()))
+            .prop_map(|(token, change, session)| Step::Redeem { token, change, session }),
+        3 => (0..2_u8).prop_map(|name| Step::Attempt { name }),
+        1 => (0..2_u8).prop_map(|name| Step::Forget { name }),
         1 => (0..4_u32).prop_map(|limit| Step::Purge { limit }),
     ]
 }
@@ -137,6 +180,29 @@ fn end() -> impl Strategy<Value = EndSessions> {
     prop_oneof![Just(EndSessions::None), Just(EndSessions::All), name().prop_map(EndSessions::AllBut)]
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    let permit =
+        (name(), any::<i64>()).prop_map(|(client, until)| Permit { client, until: Timestamp::from_millis(until) });
+    (
+        proptest::option::weighted(0.3, uid()),
+        proptest::option::of(any::<u8>()),
+        end(),
+        proptest::option::of(permit),
+        proptest::option::of(proptest::option::of(any::<u8>())),
+        any::<bool>(),
+        proptest::bool::weighted(0.2),
+    )
+        .prop_map(|(uid, hash, end, permit, unconfirmed, confirm, void)| Change {
+            uid,
+            hash,
+            end,
+            permit,
+            unconfirmed,
+            confirm,
+            void,
+        })
+}
+
 fn swap() -> impl Strategy<Value = Step> {
     let wrong =
         proptest::sample::select(vec![Wrong::Generation, Wrong::HandedOutAt, Wrong::NeverHandedOut, Wrong::Confirmed]);
@@ -155,6 +221,9 @@ async fn play(harness: &dyn Harness, steps: Vec<Step>) {
         store,
         accounts: BTreeMap::new(),
         sessions: BTreeMap::new(),
+        tokens: Vec::new(),
+        attempts: BTreeMap::new(),
+        events: Vec::new(),
         now: Timestamp::from_millis(i64::MIN),
         last_id: i64::MIN,
     };
@@ -173,6 +242,10 @@ struct Model {
     store: Arc<dyn Store>,
     accounts: BTreeMap<&'static str, Login>,
     sessions: BTreeMap<ClientId, SessionEntry>,
+    /// All that were ever kept, by number, and whose they are while they are good.
+    tokens: Vec<Option<(AccountId, Purpose)>>,
+    attempts: BTreeMap<u8, u32>,
+    events: Vec<(EventKind, AccountId)>,
     now: Timestamp,
     last_id: i64,
 }
@@ -197,18 +270,48 @@ impl Model {
             Step::End { uid, client } => {
                 let account = self.id_of(uid);
                 let theirs = self.sessions.get(&client).is_some_and(|entry| entry.session.account == account);
-                assert_eq!(self.store.end_session(account, client, &Trace::NONE).await.expect("end"), theirs);
+                let left = trace(EventKind::SignedOut);
+                assert_eq!(self.store.end_session(account, client, &left).await.expect("end"), theirs);
                 if theirs {
                     self.sessions.remove(&client);
+                    self.events.push((EventKind::SignedOut, account));
                 }
             }
             Step::Delete { uid } => {
                 let account = self.id_of(uid);
                 let existed = self.accounts.remove(uid).is_some();
-                assert_eq!(self.store.delete_account(account, &Trace::NONE).await.expect("delete"), existed);
+                let left = trace(EventKind::AccountDeleted);
+                assert_eq!(self.store.delete_account(account, &left).await.expect("delete"), existed);
                 self.sessions.retain(|_, entry| entry.session.account != account);
+                self.void(|owner, _| owner == account);
+                if existed {
+                    self.events.push((EventKind::AccountDeleted, account));
+                }
             }
-            Step::Update { uid, end, hash, checked } => self.update(uid, end, hash, checked).await,
+            Step::Update { uid, change, checked } => self.update(uid, change, checked).await,
+            Step::KeepToken { uid, purpose } => self.keep_token(uid, purpose).await,
+            Step::VoidToken { token } => {
+                let number = self.one_of_the_tokens(token);
+                self.store.void_one_time(one_time(number)).await.expect("void");
+                if let Some(token) = self.tokens.get_mut(number) {
+                    *token = None;
+                }
+            }
+            Step::Redeem { token, change, session } => self.redeem(token, change, session).await,
+            Step::Attempt { name } => {
+                let counted = self.store.count_attempt(AttemptName([name; 16]), RULE).await.expect("count");
+                let count = self.attempts.entry(name).or_default();
+                if *count < RULE.max_attempts {
+                    *count += 1;
+                    assert_eq!(counted, Counted::Allowed { last: *count == RULE.max_attempts });
+                } else {
+                    assert!(matches!(counted, Counted::Locked(until) if until > self.now), "{counted:?}");
+                }
+            }
+            Step::Forget { name } => {
+                self.attempts.remove(&name);
+                self.store.forget_attempts(AttemptName([name; 16])).await.expect("forget");
+            }
             Step::Purge { limit } => self.purge(limit).await,
         }
     }
@@ -216,7 +319,7 @@ impl Model {
     async fn create_account(&mut self, uid: &'static str, session: Option<Fresh>) {
         let new = new_account(uid);
         let asked = session.clone().map(Fresh::into_new);
-        let answer = self.store.create_account(new.clone(), asked, &Trace::NONE).await;
+        let answer = self.store.create_account(new.clone(), asked, &trace(EventKind::Registered)).await;
         if self.accounts.contains_key(uid) {
             assert!(matches!(answer, Err(CreateAccountError::Taken)), "{answer:?}");
             return;
@@ -228,6 +331,7 @@ impl Model {
         let (account, made) = answer.expect("create an account");
         assert!(account.id.0 > self.last_id, "a number was used again");
         self.last_id = account.id.0;
+        self.events.push((EventKind::Registered, account.id));
         self.pass(account.created_at);
         assert_eq!(account.updated_at, account.created_at);
         if let Some(asked) = &session {
@@ -241,7 +345,8 @@ impl Model {
 
     async fn create_session(&mut self, uid: &'static str, fresh: Fresh) {
         let account = self.id_of(uid);
-        let answer = self.store.create_session(account, fresh.clone().into_new(), &Trace::NONE).await;
+        let left = trace(EventKind::SignedIn);
+        let answer = self.store.create_session(account, fresh.clone().into_new(), &left).await;
         if !self.accounts.contains_key(uid) {
             assert!(matches!(answer, Err(CreateSessionError::NoAccount)), "{answer:?}");
             return;
@@ -251,6 +356,12 @@ impl Model {
             return;
         }
         let session = answer.expect("create a session");
+        self.events.push((EventKind::SignedIn, account));
+        self.admit(account, fresh, session).await;
+    }
+
+    /// A session that the store has made, and those that had to make room for it.
+    async fn admit(&mut self, account: AccountId, fresh: Fresh, session: Session) {
         self.pass(session.created_at);
         assert_eq!(session, Session::new(fresh.client, account, session.created_at, fresh.renewal));
 
@@ -298,19 +409,13 @@ impl Model {
         }
     }
 
-    async fn update(&mut self, uid: &'static str, end: EndSessions, number: u8, checked: bool) {
+    async fn update(&mut self, uid: &'static str, change: Change, checked: bool) {
         let account = self.id_of(uid);
-        let password = hash(&number.to_string());
         // The one that it was made with, which it may have any more or not.
         let if_password = checked.then(|| hash(uid));
-        let update = AccountUpdate {
-            password: Some(password.clone()),
-            if_password: if_password.clone(),
-            end,
-            ..Default::default()
-        };
-        let answer = self.store.update_account(account, update, &Trace::NONE).await;
-        let Some(known) = self.accounts.get_mut(uid) else {
+        let update = AccountUpdate { if_password: if_password.clone(), ..change.to_update() };
+        let answer = self.store.update_account(account, update, &trace(EventKind::AccountChanged)).await;
+        let Some(known) = self.accounts.get(uid) else {
             assert!(matches!(answer, Err(UpdateAccountError::Gone)), "{answer:?}");
             return;
         };
@@ -318,12 +423,92 @@ impl Model {
             assert!(matches!(answer, Err(UpdateAccountError::Overtaken)), "{answer:?}");
             return;
         }
-        let updated = answer.expect("update");
+        if self.takes_a_name(uid, &change) {
+            assert!(matches!(answer, Err(UpdateAccountError::Taken)), "{answer:?}");
+            return;
+        }
+        self.events.push((EventKind::AccountChanged, account));
+        self.change(uid, &change, answer.expect("update")).await;
+    }
+
+    async fn keep_token(&mut self, uid: &'static str, purpose: Purpose) {
+        let account = self.id_of(uid);
+        let id = one_time(self.tokens.len());
+        let new = NewOneTime { id, account, purpose, email: uid.to_owned(), lifetime: DAY };
+        let kept = self.accounts.contains_key(uid);
+        assert_eq!(self.store.create_one_time(new).await.expect("keep"), kept);
+        self.tokens.push(kept.then_some((account, purpose)));
+    }
+
+    async fn redeem(&mut self, token: Index, change: Change, session: Option<Fresh>) {
+        let number = self.one_of_the_tokens(token);
+        // What if its name is that of a session that ends is not said.
+        let session = session.filter(|session| !self.sessions.contains_key(&session.client));
+        let (update, asked) = (change.to_update(), session.clone().map(Fresh::into_new));
+        let answer = self.store.redeem(one_time(number), update, asked, &trace(EventKind::Confirmed)).await;
+        let Some((account, purpose)) = self.tokens.get(number).copied().flatten() else {
+            assert!(matches!(answer, Err(RedeemError::Gone)), "{answer:?}");
+            return;
+        };
+        let owner = UIDS.into_iter().find(|uid| self.accounts.contains_key(uid) && self.id_of(uid) == account);
+        let uid = owner.expect("a good token has an owner");
+        if self.takes_a_name(uid, &change) {
+            assert!(matches!(answer, Err(RedeemError::Taken)), "{answer:?}");
+            return;
+        }
+        let (changed, made) = answer.expect("redeem");
+        self.events.push((EventKind::Confirmed, account));
+        self.change(uid, &change, changed).await;
+        self.void(|owner, good_for| owner == account && good_for == purpose);
+        assert_eq!(made.is_some(), session.is_some());
+        if let (Some(fresh), Some(made)) = (session, made) {
+            self.admit(account, fresh, made).await;
+        }
+    }
+
+    /// Makes a change that the store has made.
+    async fn change(&mut self, uid: &'static str, change: &Change, updated: Account) {
+        let mut known = self.accounts.remove(uid).expect("it exists");
+        let account = known.account.id;
+        let uid = change.uid.unwrap_or(uid);
         assert!(updated.updated_at >= known.account.updated_at);
-        known.password = password;
+        self.pass(updated.updated_at);
         known.account.updated_at = updated.updated_at;
+        known.account.uid = uid.to_owned();
+        if let Some(number) = change.hash {
+            known.password = hash(&number.to_string());
+            known.account.permit = None;
+        }
+        known.account.permit = change.permit.or(known.account.permit);
+        if change.confirm && known.confirmed_at.is_none() {
+            let login = self.store.find_login("user", "email", uid).await.expect("find").expect("it exists");
+            assert!(login.confirmed_at.is_some_and(|at| at == updated.updated_at), "{login:?}");
+            known.confirmed_at = login.confirmed_at;
+        }
+        if let Some(unconfirmed) = change.unconfirmed {
+            known.unconfirmed_email = unconfirmed.map(|number| number.to_string());
+        }
         assert_eq!(updated, known.account);
-        self.sessions.retain(|client, entry| entry.session.account != account || end.keeps(*client));
+        self.accounts.insert(uid, known);
+        self.sessions.retain(|client, entry| entry.session.account != account || change.end.keeps(*client));
+        if change.void {
+            self.void(|owner, _| owner == account);
+        }
+    }
+
+    fn takes_a_name(&self, uid: &str, change: &Change) -> bool {
+        change.uid.is_some_and(|new| new != uid && self.accounts.contains_key(new))
+    }
+
+    fn void(&mut self, which: impl Fn(AccountId, Purpose) -> bool) {
+        for token in &mut self.tokens {
+            *token = token.filter(|(owner, purpose)| !which(*owner, *purpose));
+        }
+    }
+
+    /// Of those that were ever kept, or one that never was.
+    fn one_of_the_tokens(&self, index: Index) -> usize {
+        index.index(self.tokens.len() + 1)
     }
 
     async fn purge(&mut self, limit: u32) {
@@ -347,6 +532,18 @@ impl Model {
 
     /// Everything, by every way of reading.
     async fn compare(&mut self) {
+        for (number, token) in self.tokens.iter().enumerate() {
+            let found = self.store.find_one_time(one_time(number)).await.expect("find");
+            let of = |found: &FoundOneTime| (found.one_time.account, found.one_time.purpose);
+            assert_eq!(found.as_ref().map(of), *token);
+            if let Some(FoundOneTime { login, .. }) = found {
+                assert_eq!(self.accounts.get(login.account.uid.as_str()), Some(&login));
+            }
+        }
+        let recorded = self.store.events(i64::MIN, u32::MAX).await.expect("list");
+        let recorded: Vec<_> = recorded.into_iter().map(|one| (one.event.kind, one.event.account)).collect();
+        let expected: Vec<_> = self.events.iter().map(|(kind, account)| (*kind, Some(*account))).collect();
+        assert_eq!(recorded, expected);
         for uid in UIDS {
             let login = self.store.find_login("user", "email", uid).await.expect("find");
             assert_eq!(login.as_ref(), self.accounts.get(uid));
@@ -389,6 +586,25 @@ impl Model {
         assert!(now >= self.now, "time went back from {:?} to {now:?}", self.now);
         self.now = now;
     }
+}
+
+impl Change {
+    fn to_update(&self) -> AccountUpdate {
+        AccountUpdate {
+            uid: self.uid.map(str::to_owned),
+            password: self.hash.map(|number| hash(&number.to_string())),
+            permit: self.permit,
+            unconfirmed_email: self.unconfirmed.map(|address| address.map(|number| number.to_string())),
+            confirm: self.confirm,
+            void_one_time: self.void,
+            end: self.end,
+            ..AccountUpdate::default()
+        }
+    }
+}
+
+fn one_time(number: usize) -> OneTimeId {
+    OneTimeId::from_bytes(*client(number as u64).as_bytes())
 }
 
 impl Fresh {

@@ -14,11 +14,11 @@ use super::{
     Harness, account, client, generation, hash, must_swap, new_account, new_session, rotation, signed_in, stored,
 };
 
-const RIVALS: usize = 16;
-const NODES: usize = 2;
+pub(super) const RIVALS: usize = 16;
+pub(super) const NODES: usize = 2;
 
 /// Starts `RIVALS` tasks at the same moment, spread over the nodes, and collects their answers in no order.
-async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+pub(super) async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     nodes: &[Arc<dyn Store>],
     task: impl Fn(Arc<dyn Store>, usize) -> F,
 ) -> Vec<T> {

@@ -182,6 +182,10 @@ impl Store for MemoryStore {
         if !tables.accounts.contains_key(&account) {
             return Ok(false);
         }
+        // As with client ids: whose token it is must not change.
+        if tables.one_time.contains_key(&id) {
+            return Err(StoreError::Unavailable { store: NAME, cause: "a one-time token with this id exists".into() });
+        }
         let expires_at = self.time.now().plus(lifetime);
         tables.one_time.insert(id, OneTime { id, account, purpose, email, expires_at });
         Ok(true)

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use baton_core::error::{CreateAccountError, StoreError};
-use baton_core::event::Trace;
-use baton_core::ports::Store;
-use baton_core::session::Swapped;
+use baton_core::attempts::{AttemptName, AttemptRule};
+use baton_core::error::{CreateAccountError, RedeemError, StoreError};
+use baton_core::event::{Outcome, Trace};
+use baton_core::one_time::{OneTimeId, Purpose};
+use baton_core::ports::{NewOneTime, Store};
+use baton_core::session::{AccountId, AccountUpdate, Swapped};
 use baton_store::clock::ManualClock;
 use baton_store::faulty::{Fault, FaultyStore, Operation};
 use baton_store::memory::MemoryStore;
 
-use crate::fixture::{START, client, new_account, new_session, rotation};
+use crate::fixture::{DAY, START, client, mails, new_account, new_session, rotation};
 
 async fn faulty() -> Arc<FaultyStore> {
     let store = FaultyStore::new(Arc::new(MemoryStore::new(Arc::new(ManualClock::new(START)))));
@@ -81,4 +83,46 @@ async fn a_call_can_be_stopped_before_and_after() {
         held.release();
         assert!(matches!(calling.await.expect("joined"), Ok(Swapped::Done(_))));
     }
+}
+
+#[tokio::test]
+async fn each_of_the_later_operations_is_told_apart_and_passed_on() {
+    let store = faulty().await;
+    let account = store.inner().find_login("user", "email", "ada").await.expect("find").expect("it exists").account.id;
+    let id = OneTimeId::from_bytes([1; 16]);
+    let new = NewOneTime { id, account, purpose: Purpose::Reset, email: String::new(), lifetime: DAY };
+    let (name, rule) = (AttemptName([1; 16]), AttemptRule { max_attempts: 1, lock_for: DAY, forget_after: DAY });
+    let mut told = Vec::new();
+    let mut only = |operation| {
+        told.push(operation);
+        assert!(told.iter().all(|told| store.calls(*told) == 1), "{operation:?}");
+        assert_eq!(store.all_calls(), told.len() as u64, "{operation:?}");
+    };
+    assert!(store.create_one_time(new).await.expect("keep"));
+    only(Operation::CreateOneTime);
+    assert!(store.find_one_time(id).await.expect("find").is_some());
+    only(Operation::FindOneTime);
+    store.void_one_time(id).await.expect("void");
+    only(Operation::VoidOneTime);
+    let gone = store.redeem(id, AccountUpdate::default(), None, &Trace::NONE).await;
+    assert!(matches!(gone, Err(RedeemError::Gone)), "{gone:?}");
+    only(Operation::Redeem);
+    store.count_attempt(name, rule).await.expect("count");
+    only(Operation::CountAttempt);
+    store.forget_attempts(name).await.expect("forget");
+    only(Operation::ForgetAttempts);
+    store.record(&mails(["ada"])).await.expect("record");
+    only(Operation::Record);
+    assert_eq!(store.events(0, 10).await.expect("list"), []);
+    only(Operation::Events);
+    let message = store.claim(10, DAY).await.expect("claim").remove(0);
+    only(Operation::Claim);
+    store.settle(message.id, message.attempt, Outcome::Done).await.expect("settle");
+    only(Operation::Settle);
+    assert_eq!(store.purge(10).await.expect("purge"), 0);
+    only(Operation::Purge);
+    assert_eq!(store.purge_events(DAY, 10).await.expect("purge"), 0);
+    only(Operation::PurgeEvents);
+    assert_eq!(store.sessions(AccountId(0)).await.expect("list").1, []);
+    only(Operation::Sessions);
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::StoreError;
+use baton_core::event::Trace;
+use baton_core::letter::{MailOrder, Occasion};
 use baton_core::session::{Device, NewAccount, NewSession, PasswordHash, Profile, Renewal, Session, Swap};
 use baton_core::token::ClientId;
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_750_000_000_000);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const RENEWAL: Renewal =
     Renewal { lifespan: Duration::from_secs(14 * 86_400), max_lifetime: Duration::from_secs(30 * 86_400) };
 
@@ -62,4 +65,28 @@ pub(crate) fn rotation(session: &Session) -> Swap {
         confirmed: session.generation,
         hand_out: Some(RENEWAL),
     }
+}
+
+/// A trace with a letter for each of these.
+pub(crate) fn mails<const N: usize>(uids: [&str; N]) -> Trace {
+    let mails = uids.map(|uid| MailOrder {
+        occasion: Occasion::ResetPassword,
+        realm: "user".to_owned(),
+        provider: "email".to_owned(),
+        uid: uid.to_owned(),
+        to: None,
+        name: None,
+        languages: String::new(),
+        new_email: None,
+        redirect_url: None,
+        config_name: None,
+    });
+    Trace { mails: mails.into(), ..Trace::NONE }
+}
+
+/// The name of a file beside the database.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }

@@ -3,6 +3,7 @@
 mod clock;
 mod faulty;
 mod fixture;
+mod sqlite_migrate;
 mod sqlite_open;
 mod sqlite_writer;
 mod suite;

@@ -4,16 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use baton_core::attempts::{AttemptName, AttemptRule, Counted};
 use baton_core::clock::{Clock, Timestamp};
-use baton_core::error::StoreError;
-use baton_core::event::Trace;
-use baton_core::ports::{KeyBinding, Store};
-use baton_core::session::Swapped;
+use baton_core::error::{RedeemError, StoreError};
+use baton_core::event::{Event, EventKind, Outcome, Trace};
+use baton_core::one_time::{OneTimeId, Purpose};
+use baton_core::ports::{KeyBinding, NewOneTime, Store};
+use baton_core::session::{AccountUpdate, Device, Permit, Swapped};
 use baton_store::clock::ManualClock;
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
 use parking_lot::Mutex;
 
-use crate::fixture::{START, client, file, must_open, new_account, new_session, open, rotation};
+use crate::fixture::{
+    DAY, START, client, file, mails, must_open, new_account, new_session, open, rotation, with_suffix,
+};
 
 fn failure(path: &Path) -> StoreError {
     let options = SqliteOptions { busy_timeout: Duration::from_millis(30), ..SqliteOptions::default() };
@@ -83,6 +87,72 @@ async fn a_copy_taken_while_it_runs_has_all_that_was_answered() {
     let copied = must_open(&copy, clock);
     assert_eq!(copied.find(client(1)).await.expect("find"), None);
     assert!(copied.find(client(2)).await.expect("find").is_some());
+}
+
+#[tokio::test]
+async fn a_copy_taken_while_it_runs_has_tokens_attempts_events_and_the_outbox() {
+    let (folder, path) = file();
+    let clock = Arc::new(ManualClock::new(START));
+    let store = must_open(&path, clock.clone());
+    let event = Event {
+        kind: EventKind::Registered,
+        realm: "user".to_owned(),
+        account: None,
+        uid: None,
+        client: None,
+        device: Device::default(),
+    };
+    let trace = Trace { events: vec![event], webhooks: vec!["https://hook.test".to_owned()], ..mails(["ada", "ada"]) };
+    let (account, _) = store.create_account(new_account("ada"), None, &trace).await.expect("make");
+    let ids = [1, 2, 3].map(|number| OneTimeId::from_bytes([number; 16]));
+    for (id, purpose) in ids.into_iter().zip(Purpose::ALL) {
+        let new = NewOneTime { id, account: account.id, purpose, email: "a@b.test".to_owned(), lifetime: DAY };
+        assert!(store.create_one_time(new).await.expect("keep"));
+    }
+    let permit = Permit { client: client(1), until: START };
+    let update = AccountUpdate {
+        permit: Some(permit),
+        confirm: true,
+        unconfirmed_email: Some(Some("c@d.test".to_owned())),
+        ..AccountUpdate::default()
+    };
+    store.redeem(ids[0], update, Some(new_session(1)), &Trace::NONE).await.expect("redeem");
+    let rule = AttemptRule { max_attempts: 2, lock_for: DAY, forget_after: DAY };
+    for number in [1, 2, 2] {
+        store.count_attempt(AttemptName([number; 16]), rule).await.expect("count");
+    }
+    let claimed = store.claim(2, Duration::from_secs(60)).await.expect("claim");
+    store.settle(claimed[0].id, 1, Outcome::Done).await.expect("settle");
+    let [events, good, login] = [
+        format!("{:?}", store.events(0, 10).await.expect("list")),
+        format!("{:?}", store.find_one_time(ids[1]).await.expect("find").expect("it is good")),
+        format!("{:?}", store.find_login("user", "email", "ada").await.expect("find")),
+    ];
+    assert!(login.contains("c@d.test") && login.contains(&format!("{permit:?}")), "{login}");
+
+    let copy = folder.path().join("copy.db");
+    for suffix in ["", "-wal"] {
+        std::fs::copy(with_suffix(&path, suffix), with_suffix(&copy, suffix)).expect("copy");
+    }
+    let copied = must_open(&copy, clock.clone());
+    assert_eq!(format!("{:?}", copied.events(0, 10).await.expect("list")), events);
+    assert_eq!(format!("{:?}", copied.find_one_time(ids[1]).await.expect("find").expect("it is good")), good);
+    assert_eq!(format!("{:?}", copied.find_login("user", "email", "ada").await.expect("find")), login);
+    let again = copied.redeem(ids[0], AccountUpdate::default(), None, &Trace::NONE).await;
+    assert!(matches!(again, Err(RedeemError::Gone)), "{again:?}");
+    assert!(copied.find(client(1)).await.expect("find").is_some());
+    let locked = START.plus(DAY);
+    for (number, expected) in [(1, Counted::Allowed { last: true }), (2, Counted::Locked(locked))] {
+        assert_eq!(copied.count_attempt(AttemptName([number; 16]), rule).await.expect("count"), expected);
+    }
+    // The third was never claimed, the second is in other hands for a while, and the first is out.
+    let free = copied.claim(10, Duration::from_secs(60)).await.expect("claim");
+    assert_eq!(free.iter().map(|message| message.attempt).collect::<Vec<_>>(), [1]);
+    clock.advance(Duration::from_secs(60));
+    let mut back = copied.claim(10, DAY).await.expect("claim");
+    back.sort_by_key(|message| message.id);
+    let back: Vec<_> = back.iter().map(|message| (message.id, message.attempt)).collect();
+    assert_eq!(back, [(claimed[1].id, 2), (free[0].id, 2)]);
 }
 
 #[cfg(unix)]
@@ -357,8 +427,26 @@ async fn a_process_behind_another_one_follows_it() {
     assert_eq!((found.session.handed_out_at, found.now), (Some(at), at));
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+#[tokio::test]
+async fn a_process_behind_another_one_goes_by_its_time_for_tokens_and_messages_too() {
+    let (_folder, path) = file();
+    let late = START.plus(Duration::from_secs(3_600));
+    let behind = must_open(&path, Arc::new(ManualClock::new(START)));
+    let (account, _) = behind.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
+    let ids = [1, 2].map(|number| OneTimeId::from_bytes([number; 16]));
+    for (id, minutes) in ids.into_iter().zip([59, 61]) {
+        let (purpose, email, lifetime) = (Purpose::Reset, String::new(), Duration::from_secs(minutes * 60));
+        let new = NewOneTime { id, account: account.id, purpose, email, lifetime };
+        assert!(behind.create_one_time(new).await.expect("keep"));
+    }
+    assert!(behind.find_one_time(ids[0]).await.expect("find").is_some());
+    let ahead = must_open(&path, Arc::new(ManualClock::new(late)));
+    ahead.record(&mails(["ada"])).await.expect("record");
+    assert_eq!(behind.find_one_time(ids[0]).await.expect("find"), None);
+    assert_eq!(behind.find_one_time(ids[1]).await.expect("find").expect("it is good").now, late);
+
+    assert_eq!(behind.claim(10, 2 * DAY).await.expect("claim").len(), 1);
+    let third = must_open(&path, Arc::new(ManualClock::new(late.plus(DAY))));
+    third.record(&mails(["bob"])).await.expect("record");
+    assert_eq!(behind.claim(10, DAY).await.expect("claim").len(), 1, "it is due, by the store's time");
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use baton_core::attempts::{AttemptName, AttemptRule};
 use baton_core::error::{CreateAccountError, StoreError};
-use baton_core::event::Trace;
-use baton_core::ports::Store;
+use baton_core::event::{MessageBody, Outcome, Trace};
+use baton_core::one_time::{OneTimeId, Purpose};
+use baton_core::ports::{NewOneTime, Store};
 use baton_core::session::AccountUpdate;
 use baton_core::session::{AccountId, NewSession, Session, Swap, Swapped};
 use baton_store::clock::ManualClock;
@@ -14,7 +16,7 @@ use baton_store::sqlite::{SqliteOptions, SqliteStats, SqliteStore};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::fixture::{START, client, file, must_open, new_account, new_session, rotation};
+use crate::fixture::{DAY, START, client, file, mails, must_open, new_account, new_session, rotation};
 
 struct Bench {
     _folder: TempDir,
@@ -148,7 +150,7 @@ async fn one_durable_operation_makes_its_group_durable() {
 }
 
 #[tokio::test]
-async fn all_but_swaps_and_checks_wait_for_the_disk() {
+async fn what_no_crash_may_undo_waits_for_the_disk() {
     let bench = bench(3).await;
     let store = &bench.store;
     let mut before = store.stats();
@@ -169,10 +171,76 @@ async fn all_but_swaps_and_checks_wait_for_the_disk() {
     costs("purge", 1);
     store.bind_keys(&["k".to_owned()]).await.expect("bind");
     costs("bind_keys", 1);
+    let (id, rule) =
+        (OneTimeId::from_bytes([1; 16]), AttemptRule { max_attempts: 3, lock_for: DAY, forget_after: DAY });
+    let token =
+        |id| NewOneTime { id, account: bench.account, purpose: Purpose::Reset, email: String::new(), lifetime: DAY };
+    store.create_one_time(token(id)).await.expect("keep");
+    costs("create_one_time", 1);
+    store.redeem(id, AccountUpdate::default(), None, &Trace::NONE).await.expect("redeem");
+    costs("redeem", 1);
+    store.void_one_time(id).await.expect("void");
+    costs("void_one_time", 0);
+    store.count_attempt(AttemptName([1; 16]), rule).await.expect("count");
+    costs("count_attempt", 0);
+    store.forget_attempts(AttemptName([1; 16])).await.expect("forget");
+    costs("forget_attempts", 0);
+    store.record(&mails(["one", "two"])).await.expect("record");
+    costs("record", 1);
+    let claimed = store.claim(10, DAY).await.expect("claim");
+    costs("claim", 1);
+    store.settle(claimed[0].id, 1, Outcome::Done).await.expect("settle");
+    costs("settle as done", 1);
+    store.settle(claimed[1].id, 1, Outcome::Retry(DAY)).await.expect("settle");
+    costs("settle for later", 0);
+    store.purge_events(DAY, 1).await.expect("purge");
+    costs("purge_events", 0);
     store.delete_account(bench.account, &Trace::NONE).await.expect("delete");
     costs("delete_account", 1);
     store.check().await.expect("check");
     costs("check", 0);
+    // Nothing is due: the writer is not asked.
+    let before = store.stats();
+    assert_eq!(store.claim(10, DAY).await.expect("claim"), []);
+    assert_eq!(bench.since(before), [0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_does_not_hold_up_the_others() {
+    let bench = bench(0).await;
+    let store = &bench.store;
+    store.record(&mails(["first"])).await.expect("record");
+    bench
+        .sql(
+            r#"INSERT INTO outbox (mail, created_at, due_at) VALUES
+                   ('no json', 0, 0), ('', 0, 0), ('{}', 0, 0), ('[1]', 0, 0),
+                   ('{"occasion":"birthday","realm":"user","provider":"email","uid":"ada","languages":""}', 0, 0);
+               INSERT INTO audit_events (id, at, kind, realm, ip) VALUES
+                   (1000, 0, 'birthday', 'user', NULL), (1001, 0, 'locked', 'user', 'nowhere');
+               INSERT INTO outbox (url, event, created_at, due_at) VALUES
+                   ('https://hook.test', 1000, 0, 0), ('https://hook.test', 1001, 0, 0);"#,
+        )
+        .await;
+    store.record(&mails(["last"])).await.expect("record");
+    let lease = Duration::from_secs(60);
+    for attempt in 1..3 {
+        let claimed = store.claim(100, lease).await.expect("claim");
+        let read: Vec<_> = claimed
+            .iter()
+            .map(|message| match &message.body {
+                MessageBody::Mail(mail) => (mail.uid.as_str(), message.attempt),
+                MessageBody::Webhook(..) => panic!("{message:?}"),
+            })
+            .collect();
+        assert_eq!(read, [("first", attempt), ("last", attempt)]);
+        assert_eq!(store.claim(100, lease).await.expect("claim"), [], "they have a lease like the others");
+        bench.clock.advance(lease);
+    }
+    // One at a time, too: they come last now.
+    store.claim(100, lease).await.expect("claim");
+    store.record(&mails(["new"])).await.expect("record");
+    bench.clock.advance(lease);
+    assert_eq!(store.claim(1, lease).await.expect("claim").len(), 1);
 }
 
 #[tokio::test]

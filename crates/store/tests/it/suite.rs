@@ -83,12 +83,15 @@ fn every_check_is_in_the_macro() {
     let list = include_str!("../../src/conformance/mod.rs");
     let modules = [
         ("accounts", include_str!("../../src/conformance/accounts.rs")),
+        ("attempts", include_str!("../../src/conformance/attempts.rs")),
         ("keys", include_str!("../../src/conformance/keys.rs")),
         ("model", include_str!("../../src/conformance/model.rs")),
+        ("one_time", include_str!("../../src/conformance/one_time.rs")),
         ("races", include_str!("../../src/conformance/races.rs")),
         ("sessions", include_str!("../../src/conformance/sessions.rs")),
         ("swaps", include_str!("../../src/conformance/swaps.rs")),
         ("time", include_str!("../../src/conformance/time.rs")),
+        ("traces", include_str!("../../src/conformance/traces.rs")),
     ];
     for (module, source) in modules {
         let checks = source.lines().filter_map(|line| line.strip_prefix("pub async fn ")?.split_once('('));
