@@ -17,6 +17,8 @@ pub mod logging;
 mod purge;
 mod run;
 mod start;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
+mod webhooks;
 
 pub use config::{Config, Problems, Sources};
 pub use start::{Routes, Running, StartError, start};
