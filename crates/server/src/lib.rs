@@ -14,9 +14,13 @@ mod health;
 pub mod keys;
 mod listen;
 pub mod logging;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
+mod mailbox;
 mod purge;
 mod run;
 mod start;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
+mod webhooks;
 
 pub use config::{Config, Problems, Sources};
 pub use start::{Routes, Running, StartError, start};
