@@ -185,8 +185,10 @@ impl Engine {
         if revoke {
             let trace = self.trace(EventKind::SessionEnded, account, Some(client), device);
             // To answer 401 although the session lives on would leave a thief with it.
-            if let Err(error) = self.store.end_session(account.id, client, &trace).await {
-                return error.into();
+            match self.store.end_session(account.id, client, &trace).await {
+                Ok(true) => self.left(&trace, None),
+                Ok(false) => {}
+                Err(error) => return error.into(),
             }
         }
         Refusal::Superseded.into()

@@ -132,7 +132,7 @@ impl Engine {
     ) -> Result<(Account, Option<baton_core::Session>), RedeemError> {
         match self.store.redeem(id, update, session, trace).await {
             Ok(redeemed) => {
-                crate::events::log(trace, None);
+                self.left(trace, None);
                 Ok(redeemed)
             }
             // Somebody registered with the address meanwhile. To say so would tell who has an account.

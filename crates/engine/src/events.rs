@@ -62,8 +62,16 @@ impl Engine {
     /// Leaves a trace of something that changes nothing else. Not worth failing a request for.
     pub(crate) async fn note(&self, trace: &Trace) {
         match self.store.record(trace).await {
-            Ok(()) => log(trace, None),
+            Ok(()) => self.left(trace, None),
             Err(error) => tracing::warn!(%error, "could not record an event"),
+        }
+    }
+
+    /// A trace was left: a line in the log for each event, and word to the courier. `made`: the account that the change made.
+    pub(crate) fn left(&self, trace: &Trace, made: Option<&Account>) {
+        log(trace, made);
+        if trace.posts() {
+            self.bell.notify_one();
         }
     }
 
@@ -91,8 +99,7 @@ impl Engine {
     }
 }
 
-/// The log's line of each event of a trace that was left. `made`: the account that the change has made.
-pub(crate) fn log(trace: &Trace, made: Option<&Account>) {
+fn log(trace: &Trace, made: Option<&Account>) {
     for Event { kind, realm, account, client, device, .. } in &trace.events {
         let account = account.or(made.map(|made| made.id)).map(tracing::field::display);
         let client = client.as_ref().map(tracing::field::display);

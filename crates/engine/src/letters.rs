@@ -75,7 +75,7 @@ impl Engine {
         if landing == Landing::Needed(None) && asked.is_none() {
             return Err(LinkRequestError::NoRedirect);
         }
-        if request.email.trim().is_empty() && self.settings.paranoid {
+        if request.email.trim().is_empty() {
             return Err(LinkRequestError::NoEmail);
         }
         let uid = normalize_email(&request.email);
@@ -88,6 +88,7 @@ impl Engine {
         mail.config_name = request.config_name;
         let trace = Trace { mails: vec![mail], ..Trace::default() };
         self.store.record(&trace).await?;
+        self.left(&trace, None);
         Ok(())
     }
 

@@ -32,6 +32,7 @@ use baton_core::ports::KeyBinding;
 use baton_core::session::{Device, NewSession};
 use baton_core::wire::Credentials;
 use baton_core::{Account, ClientId, KeyRing, Random, Rules, Session, Store, StoreError};
+use tokio::sync::Notify;
 
 pub use authenticate::{Attempt, AuthenticateError, Grant, Refusal};
 pub use complete::Handover;
@@ -97,6 +98,8 @@ pub struct Settings {
     pub lockout: Option<Lockout>,
     /// Where events are posted to.
     pub webhooks: Vec<Webhook>,
+    /// Whether anybody may register (Devise's `registerable`). `true` by default.
+    pub registerable: bool,
 }
 
 /// Where links in letters may lead on to, with credentials in the URL.
@@ -132,6 +135,7 @@ impl Default for Settings {
             reset: PasswordReset::default(),
             lockout: None,
             webhooks: Vec::new(),
+            registerable: true,
         }
     }
 }
@@ -141,10 +145,11 @@ pub struct Engine {
     store: Arc<dyn Store>,
     keys: KeyRing,
     random: Arc<dyn Random>,
-    passwords: Passwords,
+    passwords: Arc<Passwords>,
     settings: Settings,
     mailer: Option<Arc<dyn Mailer>>,
     webhook_sender: Option<Arc<dyn WebhookSender>>,
+    bell: Arc<Notify>,
     reuses: Reuses,
 }
 
@@ -194,13 +199,31 @@ impl Engine {
                 store,
                 keys,
                 random,
-                passwords,
+                passwords: Arc::new(passwords),
                 settings,
                 mailer: None,
                 webhook_sender: None,
+                bell: Arc::default(),
                 reuses: Reuses::default(),
             }),
             KeyBinding::Foreign => Err(EngineError::ForeignKeys),
+        }
+    }
+
+    /// An engine for another realm of the same store, with the same keys, mailer, webhooks and bell. Both take turns at hashing
+    /// passwords: what `settings` says about [`Settings::hashing`] and [`Settings::bcrypt_pepper`] has no effect.
+    #[must_use]
+    pub fn for_realm(&self, settings: Settings) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            keys: self.keys.clone(),
+            random: Arc::clone(&self.random),
+            passwords: Arc::clone(&self.passwords),
+            settings,
+            mailer: self.mailer.clone(),
+            webhook_sender: self.webhook_sender.clone(),
+            bell: Arc::clone(&self.bell),
+            reuses: Reuses::default(),
         }
     }
 
@@ -215,6 +238,12 @@ impl Engine {
     #[must_use]
     pub fn with_webhook_sender(self, sender: Arc<dyn WebhookSender>) -> Self {
         Self { webhook_sender: Some(sender), ..self }
+    }
+
+    /// The same with a bell that rings when there is something in the outbox: for whoever calls [`deliver`].
+    #[must_use]
+    pub fn with_bell(self, bell: Arc<Notify>) -> Self {
+        Self { bell, ..self }
     }
 
     /// What it was made with.

@@ -43,6 +43,12 @@ impl RedirectAllowlist {
         Self { localhost: true, ..self }
     }
 
+    /// Whether it allows localhost.
+    #[must_use]
+    pub const fn allows_localhost(&self) -> bool {
+        self.localhost
+    }
+
     /// Whether a redirect may lead there.
     ///
     /// # Errors

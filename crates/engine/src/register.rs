@@ -9,7 +9,6 @@ use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
-use crate::events::log;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::visitor::Visitor;
@@ -128,7 +127,7 @@ impl Engine {
         let trace = self.registered(&account, Some(session.client), visitor);
         match self.store.create_account(account, Some(session), &trace).await {
             Ok((account, Some(session))) => {
-                log(&trace, Some(&account));
+                self.left(&trace, Some(&account));
                 Ok(SignedIn { credentials: self.credentials(&account, &session), account })
             }
             Ok((account, None)) => Err(RegisterError::Store(StoreError::Unusable {
@@ -152,17 +151,19 @@ impl Engine {
         {
             // One read and one write, as for an address that is free.
             self.store.record(&notice).await?;
+            self.left(&notice, None);
             return Ok(Registered::Pending(None));
         }
         let mut trace = self.registered(&account, None, visitor);
         trace.mails.push(mail);
         match self.store.create_account(account, None, &trace).await {
             Ok((account, _)) => {
-                log(&trace, Some(&account));
+                self.left(&trace, Some(&account));
                 Ok(Registered::Pending((!self.settings.paranoid).then_some(account)))
             }
             Err(CreateAccountError::Taken) if self.settings.paranoid => {
                 self.store.record(&notice).await?;
+                self.left(&notice, None);
                 Ok(Registered::Pending(None))
             }
             Err(CreateAccountError::Taken) => Err(taken()),

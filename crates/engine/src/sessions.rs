@@ -7,7 +7,6 @@ use baton_core::{Account, ClientId, StoreError};
 
 use crate::Engine;
 use crate::authenticate::Grant;
-use crate::events::log;
 use crate::visitor::Visitor;
 
 /// One line of the list of devices.
@@ -30,7 +29,7 @@ impl Engine {
         let trace = self.trace(EventKind::SignedOut, &grant.account, Some(client), &visitor.device);
         let ended = self.store.end_session(grant.account.id, client, &trace).await?;
         if ended {
-            log(&trace, None);
+            self.left(&trace, None);
         }
         Ok(ended)
     }
@@ -57,7 +56,7 @@ impl Engine {
         let trace = self.trace(EventKind::SessionEnded, account, Some(client), &visitor.device);
         let ended = self.store.end_session(account.id, client, &trace).await?;
         if ended {
-            log(&trace, None);
+            self.left(&trace, None);
         }
         Ok(ended)
     }
@@ -70,7 +69,7 @@ impl Engine {
         let trace = self.trace(EventKind::AccountDeleted, account, None, &visitor.device);
         let deleted = self.store.delete_account(account.id, &trace).await?;
         if deleted {
-            log(&trace, None);
+            self.left(&trace, None);
         }
         Ok(deleted)
     }

@@ -5,7 +5,6 @@ use baton_core::session::{AccountUpdate, NewSession, PasswordHash};
 use baton_core::{AccountId, CreateSessionError, StoreError};
 use secrecy::SecretString;
 
-use crate::events::log;
 use crate::lockout::Lock;
 use crate::passwords::PasswordError;
 use crate::register::{EMAIL_PROVIDER, normalize_email};
@@ -79,7 +78,7 @@ impl Engine {
             Err(CreateSessionError::NoAccount) => return Err(SignInError::BadCredentials),
             Err(CreateSessionError::Store(error)) => return Err(error.into()),
         };
-        log(&trace, None);
+        self.left(&trace, None);
         self.forget_failures(&uid).await;
         self.upgrade_hash(account.id, &login.password, password).await;
         Ok(SignedIn { credentials: self.credentials(&account, &session), account })

@@ -9,7 +9,6 @@ use serde_json::{Map, Value};
 
 use crate::Engine;
 use crate::authenticate::Grant;
-use crate::events::log;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
@@ -142,7 +141,7 @@ impl Engine {
         }
         match self.store.update_account(account.id, update, &trace).await {
             Ok(changed) => {
-                log(&trace, None);
+                self.left(&trace, None);
                 Ok(changed)
             }
             Err(UpdateAccountError::Gone) => Err(UpdateError::Gone),

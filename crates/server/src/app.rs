@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use baton_axum::{Auth, AuthLayer, Problem, Shape, auth_routes};
 use baton_core::Store;
 use baton_core::wire::Code;
+use baton_mail::Mailbox;
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Uri};
 use http_body_util::Limited;
@@ -22,7 +23,7 @@ use crate::access_log::{self, RequestIds};
 use crate::client_addr::{self, Proxies};
 use crate::config::{Config, ServerConfig};
 use crate::start::Routes;
-use crate::{demo, health};
+use crate::{demo, health, mailbox};
 
 /// A realm, and where its auth routes are.
 #[derive(Debug, Clone)]
@@ -34,6 +35,7 @@ pub(crate) struct Mounted {
 /// Everything that answers, from the outside in: the client's address, access log, CORS, panics, limits on bodies, routes.
 pub(crate) fn router(
     realms: &[Mounted],
+    mailbox: Option<Arc<Mailbox>>,
     store: Arc<dyn Store>,
     config: &Config,
     routes: Routes,
@@ -47,6 +49,9 @@ pub(crate) fn router(
     }
     if routes == Routes::WithDemo {
         app = app.merge(demo::routes(realms, &everybody, address));
+    }
+    if let Some(mailbox) = mailbox {
+        app = app.merge(mailbox::routes(mailbox));
     }
     around(app, &everybody, &config.server, ids)
 }

@@ -153,6 +153,8 @@ fn sources_of_dev(dev: &Dev) -> Sources {
             ("server.allowed_localhost_origins", "true".into()),
             ("rate_limits.enabled", "false".into()),
             ("password.min_score", "0".into()),
+            ("confirmable", "false".into()),
+            ("redirect_allow_localhost", "true".into()),
         ],
         flags: dev.listen.iter().map(|listen| ("--listen", "server.listen", listen.clone())).collect(),
         set: dev.set.clone(),

@@ -61,6 +61,7 @@ seconds later:
   /demo/status?code=404   an answer with that status
   {mount}/validate_token   who is signed in
   {mount}/sessions         the account's devices
+  /dev/mailbox            the letters that were written
 
 /demo/members_only lets in accounts of every realm, these those of one:
 

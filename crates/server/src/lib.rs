@@ -8,18 +8,17 @@ mod app;
 pub mod cli;
 mod client_addr;
 pub mod config;
+mod courier;
 mod demo;
 mod first_bytes;
 mod health;
 pub mod keys;
 mod listen;
 pub mod logging;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
 mod mailbox;
 mod purge;
 mod run;
 mod start;
-#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
 mod webhooks;
 
 pub use config::{Config, Problems, Sources};

@@ -5,16 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use baton_axum::{Auth, HttpSettingsError, RateLimits};
+use baton_core::letter::Mailer;
 use baton_core::{Clock, KeyRing, StoreError};
-use baton_engine::{Engine, EngineError, OsRandom};
+use baton_engine::{Engine, EngineError, OsRandom, Settings, WebhookSender};
+use baton_mail::{Mailbox, SmtpMailer, SmtpSettingsError};
 use baton_store::sqlite::SqliteStore;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::access_log::RequestIds;
 use crate::app::Mounted;
-use crate::config::{Config, RealmConfig};
+use crate::config::{Config, EventsConfig, RealmConfig};
+use crate::courier::Courier;
+use crate::webhooks::{SignedWebhooks, WebhookSettingsError};
 use crate::{app, listen, purge};
 
 /// Which routes there are.
@@ -49,6 +53,12 @@ pub enum StartError {
     /// The configuration holds what cannot go over HTTP.
     #[error(transparent)]
     Http(#[from] HttpSettingsError),
+    /// Letters cannot be handed to the mail server as configured.
+    #[error("mail: {0}")]
+    Mail(#[from] SmtpSettingsError),
+    /// Events cannot be posted as configured.
+    #[error("webhooks: {0}")]
+    Webhooks(#[from] WebhookSettingsError),
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] baton_core::ports::RandomError),
@@ -59,9 +69,11 @@ pub enum StartError {
 pub struct Running {
     address: SocketAddr,
     realms: Vec<Mounted>,
+    mailbox: Option<Arc<Mailbox>>,
     store: Arc<SqliteStore>,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<bool>,
+    courier: Courier,
     purging: JoinHandle<()>,
 }
 
@@ -82,21 +94,71 @@ pub async fn start(
 
     let ids = RequestIds::new(&OsRandom)?;
     let store = open(config, Arc::clone(&clock)).await?;
+    let mailbox = mailbox(config, routes, &clock);
+    let outlets = Outlets::of(config, mailbox.as_ref(), &clock, address)?;
+    let first = engine(&settings(&config.realms[0], &outlets), &store, &keys, &outlets).await?;
     let mut realms = Vec::new();
     for realm in &config.realms {
-        let auth = auth(realm, &store, &keys, &clock).await?;
+        let auth = auth(realm, first.for_realm(settings(realm, &outlets)), &clock)?;
         realms.push(Mounted { mount: realm.mount.clone(), auth });
     }
 
-    let app = app::router(&realms, store.clone(), config, routes, address, ids);
+    let app = app::router(&realms, mailbox.clone(), store.clone(), config, routes, address, ids);
     let (stop, stopped) = oneshot::channel();
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
         // An error means that the sender is gone, which is as good a reason to stop.
         listen::serve(listener, app, &server, async { drop(stopped.await) }).await
     });
-    let purging = tokio::spawn(purge::run(store.clone()));
-    Ok(Running { address, realms, store, stop, serving, purging })
+    let courier = Courier::start(realms.iter().map(|realm| realm.auth.clone()).collect(), outlets.bell);
+    let purging = tokio::spawn(purge::run(store.clone(), config.events.keep));
+    Ok(Running { address, realms, mailbox, store, stop, serving, courier, purging })
+}
+
+/// Where letters land while developing, unless a mail server is named.
+fn mailbox(config: &Config, routes: Routes, clock: &Arc<dyn Clock>) -> Option<Arc<Mailbox>> {
+    let templates = config.mail.templates.clone()?;
+    let wanted = routes == Routes::WithDemo && config.mail.smtp.is_none();
+    wanted.then(|| Arc::new(Mailbox::new(templates, Arc::clone(clock))))
+}
+
+/// What leaves the server besides responses.
+struct Outlets {
+    mailer: Option<Arc<dyn Mailer>>,
+    webhooks: Option<Arc<dyn WebhookSender>>,
+    bell: Arc<Notify>,
+    /// What links begin with, before the mount.
+    public_url: String,
+}
+
+impl Outlets {
+    fn of(
+        config: &Config,
+        mailbox: Option<&Arc<Mailbox>>,
+        clock: &Arc<dyn Clock>,
+        address: SocketAddr,
+    ) -> Result<Self, StartError> {
+        let mailer: Option<Arc<dyn Mailer>> = match (&config.mail.smtp, &config.mail.templates, mailbox) {
+            (Some(smtp), Some(templates), _) => {
+                Some(Arc::new(SmtpMailer::new(smtp, Arc::clone(templates), Arc::new(OsRandom))?))
+            }
+            (_, _, Some(mailbox)) => Some(Arc::clone(mailbox) as Arc<dyn Mailer>),
+            _ => {
+                tracing::warn!(
+                    "mail.url is not set: nobody can reset a password, and nobody has to confirm an address"
+                );
+                None
+            }
+        };
+        let EventsConfig { webhooks, posting, .. } = &config.events;
+        let webhooks: Option<Arc<dyn WebhookSender>> =
+            if webhooks.is_empty() { None } else { Some(Arc::new(SignedWebhooks::new(posting, Arc::clone(clock))?)) };
+        let public_url = match &*config.mail.public_url {
+            "" => format!("http://{address}"),
+            url => url.to_owned(),
+        };
+        Ok(Self { mailer, webhooks, bell: Arc::default(), public_url })
+    }
 }
 
 async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<SqliteStore>, StartError> {
@@ -109,18 +171,33 @@ async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<SqliteStore>
     }
 }
 
-async fn auth(
-    realm: &RealmConfig,
+fn settings(realm: &RealmConfig, outlets: &Outlets) -> Settings {
+    Settings { public_url: format!("{}{}", outlets.public_url, realm.mount), ..realm.engine.clone() }
+}
+
+async fn engine(
+    settings: &Settings,
     store: &Arc<SqliteStore>,
     keys: &KeyRing,
-    clock: &Arc<dyn Clock>,
-) -> Result<Auth, StartError> {
-    let engine = Engine::open(store.clone(), keys.clone(), Arc::new(OsRandom), realm.engine.clone()).await;
-    let engine = engine.map_err(|error| match error {
+    outlets: &Outlets,
+) -> Result<Engine, StartError> {
+    let engine = Engine::open(store.clone(), keys.clone(), Arc::new(OsRandom), settings.clone()).await;
+    let mut engine = engine.map_err(|error| match error {
         EngineError::ForeignKeys => StartError::ForeignKeys(store.path().to_owned()),
         EngineError::Store(error) => StartError::Store(error),
         error @ EngineError::Hashing(_) => StartError::Engine(error),
     })?;
+    engine = engine.with_bell(Arc::clone(&outlets.bell));
+    if let Some(mailer) = &outlets.mailer {
+        engine = engine.with_mailer(Arc::clone(mailer));
+    }
+    if let Some(webhooks) = &outlets.webhooks {
+        engine = engine.with_webhook_sender(Arc::clone(webhooks));
+    }
+    Ok(engine)
+}
+
+fn auth(realm: &RealmConfig, engine: Engine, clock: &Arc<dyn Clock>) -> Result<Auth, StartError> {
     let mut http = realm.http.clone();
     http.rate_limits = realm.rate_limits.map(|quotas| RateLimits { quotas, clock: Arc::clone(clock) });
     Ok(Auth::new(engine, http)?)
@@ -138,6 +215,12 @@ impl Running {
         self.realms.iter().map(|realm| &realm.auth)
     }
 
+    /// Where letters land, if not with a mail server.
+    #[must_use]
+    pub const fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+        self.mailbox.as_ref()
+    }
+
     /// Stops accepting, lets requests in flight finish within `shutdown_grace`, and closes the database.
     ///
     /// # Errors
@@ -148,6 +231,7 @@ impl Running {
         if !self.serving.await.unwrap_or(false) {
             tracing::warn!("requests that took longer than shutdown_grace were cut off");
         }
+        self.courier.stop().await;
         self.purging.abort();
         self.store.close().await
     }

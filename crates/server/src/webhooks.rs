@@ -53,19 +53,30 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(2 * 60);
 
 /// How events are posted. `Debug` hides the secrets.
 #[derive(Debug, Clone)]
-pub(crate) struct WebhookSettings {
+pub struct WebhookSettings {
     /// What the posts are signed with: each `whsec_` and the base64 of 24 to 64 bytes. Every post carries a signature for
     /// each, so that a secret can be replaced without losing events: add the new one, tell the receivers, remove the old one.
-    pub(crate) secrets: Vec<SecretString>,
+    pub secrets: Vec<SecretString>,
     /// How long one post may take altogether, from looking up the host to the status of the answer. Up to 2 minutes.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// A PEM file with certificates to trust beside those that the system trusts.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+}
+
+impl WebhookSettings {
+    /// What the secrets stand for.
+    pub(crate) fn keys(&self) -> Result<Vec<Zeroizing<Vec<u8>>>, WebhookSettingsError> {
+        if self.secrets.is_empty() {
+            return Err(WebhookSettingsError::NoSecret);
+        }
+        let keys = self.secrets.iter().enumerate();
+        keys.map(|(at, secret)| key(secret).ok_or(WebhookSettingsError::Secret(at + 1))).collect()
+    }
 }
 
 /// Why events cannot be posted as the settings ask for. Never shows a secret.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WebhookSettingsError {
+pub enum WebhookSettingsError {
     /// There is none.
     #[error("webhooks need a secret to be signed with")]
     NoSecret,
@@ -165,12 +176,7 @@ impl SignedWebhooks {
         if settings.timeout.is_zero() || settings.timeout > MAX_TIMEOUT {
             return Err(WebhookSettingsError::Timeout);
         }
-        if settings.secrets.is_empty() {
-            return Err(WebhookSettingsError::NoSecret);
-        }
-        let keys = settings.secrets.iter().enumerate();
-        let keys = keys.map(|(at, secret)| key(secret).ok_or(WebhookSettingsError::Secret(at + 1)));
-        let keys = keys.collect::<Result<_, _>>()?;
+        let keys = settings.keys()?;
 
         let mut tcp = HttpConnector::new();
         // The connector around it does TLS; `parse` has seen to it that `http` stays on this machine.

@@ -61,11 +61,11 @@ where
     S: Clone + Send + Sync + 'static,
 {
     assert!(mount.starts_with('/') && !mount.ends_with('/'), "mount {mount:?} has to be like \"/auth\"");
-    let opening = Router::new()
-        .route("/", post(account::register))
-        .route("/sign_in", post(sign_in::sign_in))
-        .merge(by_letter(auth))
-        .layer(from_fn_with_state(auth.clone(), same_site));
+    let mut opening = Router::new().route("/sign_in", post(sign_in::sign_in));
+    if auth.engine().settings().registerable {
+        opening = opening.route("/", post(account::register));
+    }
+    let opening = opening.merge(by_letter(auth)).layer(from_fn_with_state(auth.clone(), same_site));
     let signed_in = Router::new()
         .route("/", put(account::update).patch(account::update).delete(account::delete))
         .route("/password", put(password::update).patch(password::update))

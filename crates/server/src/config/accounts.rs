@@ -8,7 +8,7 @@ use baton_engine::{
 };
 
 use super::reader::Reader;
-use super::rotation;
+use super::{links, rotation};
 
 /// What the routes themselves put into an account's JSON or read from a form: no profile field may take their place.
 const RESERVED_FIELDS: [&str; 20] = [
@@ -46,7 +46,15 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         check_current_password_before_update: check_current_password(reader),
         remove_tokens_after_password_reset: reader.flag("remove_tokens_after_password_reset"),
         profile_fields: profile_fields(reader),
-        ..Settings::default()
+        registerable: reader.flag("registerable"),
+        paranoid: reader.flag("paranoid"),
+        redirects: links::redirects(reader),
+        confirmation: links::confirmation(reader),
+        reset: links::reset(reader),
+        lockout: links::lockout(reader),
+        // The same for all realms, and known when the server is: see `Config::load`.
+        public_url: String::new(),
+        webhooks: Vec::new(),
     }
 }
 
@@ -66,8 +74,8 @@ pub(super) fn mount(reader: &mut Reader<'_>) -> String {
     let first = mount.split('/').nth(1).unwrap_or_default();
     if !mount.strip_prefix('/').is_some_and(|rest| rest.split('/').all(segment)) {
         reader.refuse(KEY, "has to be a path such as \"/auth\": a slash first, none last; letters, digits and -._~");
-    } else if matches!(first, "demo" | "healthz" | "readyz") {
-        reader.refuse(KEY, "/demo, /healthz and /readyz are taken");
+    } else if matches!(first, "demo" | "dev" | "healthz" | "readyz") {
+        reader.refuse(KEY, "/demo, /dev, /healthz and /readyz are taken");
     }
     mount
 }

@@ -5,9 +5,12 @@
 
 mod accounts;
 mod cookie;
+mod events;
 mod headers;
 mod keys;
+mod links;
 mod log;
+mod mail;
 mod modes;
 mod problem;
 mod rate_limits;
@@ -19,8 +22,10 @@ mod store;
 mod values;
 
 pub use crate::client_addr::TrustedProxies;
+pub use events::EventsConfig;
 pub use keys::KeySource;
 pub use log::{Format, LogConfig};
+pub use mail::MailConfig;
 pub use problem::{Problem, Problems};
 pub use realms::RealmConfig;
 pub use server::ServerConfig;
@@ -43,6 +48,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where the keys are.
     pub keys: KeySource,
+    /// Who sends letters, and how they read.
+    pub mail: MailConfig,
+    /// Where events go, and how long they are kept.
+    pub events: EventsConfig,
     /// What is logged, and how.
     pub log: LogConfig,
     /// For complaints about settings that were read long ago.
@@ -66,10 +75,16 @@ impl Config {
         }
         let store = store::read(&mut reader);
         let keys = keys::read(&mut reader, &values, &sources.env);
+        let (mail, events) = (mail::read(&mut reader), events::read(&mut reader));
         let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
-        values.forget(accounts::PEPPER);
-        Ok(Self { realms, server, store, keys, log, values })
+        for secret in [accounts::PEPPER, mail::PASSWORD, events::SECRET] {
+            values.forget(secret);
+        }
+        for realm in &mut realms {
+            realm.engine.webhooks.clone_from(&events.webhooks);
+        }
+        Ok(Self { realms, server, store, keys, mail, events, log, values })
     }
 
     /// What is wrong with the keys that it names, as a complaint about the setting.
@@ -84,7 +99,7 @@ mod tests {
 
     use baton_axum::{CookieSettings, HttpSettings, Quotas};
     use baton_core::wire::HeaderNames;
-    use baton_engine::Settings;
+    use baton_engine::{Lockout, Settings};
     use baton_store::sqlite::SqliteOptions;
     use secrecy::ExposeSecret as _;
 
@@ -107,6 +122,12 @@ mod tests {
         assert_eq!(engine.check_current_password_before_update, default.check_current_password_before_update);
         assert_eq!(engine.remove_tokens_after_password_reset, default.remove_tokens_after_password_reset);
         assert_eq!(engine.profile_fields, default.profile_fields);
+        assert_eq!((engine.registerable, engine.paranoid), (default.registerable, default.paranoid));
+        assert_eq!(engine.redirects, default.redirects);
+        assert_eq!(engine.confirmation, default.confirmation);
+        assert_eq!(engine.reset, default.reset);
+        assert_eq!(engine.lockout, default.lockout);
+        assert_eq!(engine.webhooks, default.webhooks);
         assert_eq!(http.headers_names, HeaderNames::default());
         assert_eq!(http.cookie, None);
         assert!(!http.credentials_in_params);
@@ -115,6 +136,10 @@ mod tests {
         assert!(http.rate_limits.is_none(), "it has no clock yet");
         assert!(config.server.trusted_proxies.is_empty());
         assert_eq!(config.store.options, SqliteOptions::default());
+
+        let set = vec!["lockable.enabled=true".to_owned()];
+        let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
+        assert_eq!(config.realms[0].engine.lockout, Some(Lockout::default()));
 
         let set = vec!["cookie_enabled=true".to_owned()];
         let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();
@@ -131,6 +156,8 @@ mod tests {
         server::origins(&mut reader);
         store::read(&mut reader);
         keys::read(&mut reader, &values, &[]);
+        mail::read(&mut reader);
+        events::read(&mut reader);
         log::read(&mut reader);
         let read: BTreeSet<&str> = reader.read.iter().map(String::as_str).collect();
         assert_eq!(read, values.names().collect());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use baton_mail::Security;
+
 use super::reader::{complaint, shown};
 use super::{Config, Origin, Problem, Problems, RealmConfig};
 
@@ -17,6 +19,18 @@ impl Config {
         let mut problems = Problems::default();
         for (scope, realm) in self.scoped() {
             self.check_realm(scope, realm, &mut problems);
+        }
+        let mut refuse = |key: &str, why: &str| problems.add(complaint(&self.values, None, key, why));
+        if let Some(smtp) = &self.mail.smtp {
+            let here = matches!(&*smtp.host, "localhost" | "127.0.0.1" | "::1" | "[::1]");
+            if smtp.security == Security::None && !here {
+                refuse("mail.url", "sends letters, and the links in them, over connections that anybody can read");
+            }
+            if self.mail.public_url.is_empty() {
+                refuse("mail.public_url", "is needed with mail.url: links in letters begin with it");
+            } else if !is_safe_base(&self.mail.public_url) {
+                refuse("mail.public_url", "has to begin with https://: its links carry one-time tokens");
+            }
         }
         problems.into_result()
     }
@@ -52,8 +66,21 @@ impl Config {
             let why = "lets any program on a visitor's machine call; it is for `baton dev`";
             refuse("server.allowed_localhost_origins", why.into());
         }
+        if realm.engine.confirmation.required && self.mail.smtp.is_none() {
+            refuse("confirmable", "needs somebody who sends the letters: set mail.url".into());
+        }
+        if let Some(lockout) = realm.engine.lockout
+            && lockout.unlock_after == Duration::MAX
+            && !(lockout.by_mail && self.mail.smtp.is_some())
+        {
+            refuse("lockable.unlock_after", "leaves no way to lift a lock: set mail.url and lockable.by_mail".into());
+        }
         if realm.engine.password_policy.min_length < 8 {
             refuse("password.min_length", "has to be at least 8 (NIST SP 800-63B-4)".into());
+        }
+        if realm.engine.redirects.allowlist.allows_localhost() {
+            let why = "hands sessions to any program on a visitor's machine; it is for `baton dev`";
+            refuse("redirect_allow_localhost", why.into());
         }
         if realm.engine.password_policy.max_length < 64 {
             refuse("password.max_length", "has to be at least 64, so that passphrases fit (NIST SP 800-63B-4)".into());
@@ -116,4 +143,10 @@ impl Config {
     fn scoped(&self) -> impl Iterator<Item = (Option<&str>, &RealmConfig)> {
         self.realms.iter().enumerate().map(|(index, realm)| ((index > 0).then(|| realm.name()), realm))
     }
+}
+
+/// Whether links that begin with this are sent over connections that nobody else can read.
+fn is_safe_base(url: &str) -> bool {
+    let host = url.strip_prefix("http://").map(|rest| rest.split(['/', ':']).next().unwrap_or_default());
+    host.is_none_or(|host| matches!(host, "localhost" | "127.0.0.1"))
 }

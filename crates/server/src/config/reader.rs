@@ -98,6 +98,17 @@ impl<'v> Reader<'v> {
         }
     }
 
+    /// `true`, `false` or a word that the caller has looked for.
+    pub(super) fn flag_or(&mut self, key: &str, word: &str) -> bool {
+        match self.entry(key).map(|entry| &entry.value) {
+            Some(Value::Boolean(value)) => *value,
+            _ => {
+                self.refuse(key, format!("has to be true, false or {word:?}"));
+                false
+            }
+        }
+    }
+
     /// A whole number within bounds.
     pub(super) fn number<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
     where

@@ -158,7 +158,7 @@ fn what_a_realm_cannot_have_is_refused_with_name_value_and_origin() {
         (&["mount=/auth/user", "realms.admin.mount=/auth"], "shares paths with mount = \"/auth/user\""),
         (&["realms.admin.mount=/auth.json"], "realms.admin.mount = \"/auth.json\" (--set): has to be a path"),
         (&["realms.admin.mount=//auth"], "has to be a path"),
-        (&["realms.admin.mount=/demo"], "/demo, /healthz and /readyz are taken"),
+        (&["realms.admin.mount=/demo"], "/demo, /dev, /healthz and /readyz are taken"),
         (
             &["realms.a.mount=/x", "realms.b.mount=/x/y"],
             "realms.b.mount = \"/x/y\" (--set): shares paths with realms.a.mount = \"/x\"",

@@ -1,6 +1,6 @@
 //! What stands for what: the recording's placeholders and literal values, and the values of the server under test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -13,8 +13,6 @@ pub struct Names {
     literal: BTreeMap<String, String>,
     /// The newest token and client of those. The recording goes on with a placeholder for them.
     unnamed: BTreeMap<&'static str, String>,
-    /// Whose value would have come from an exchange that was left out.
-    lost: BTreeSet<String>,
 }
 
 impl Names {
@@ -32,15 +30,6 @@ impl Names {
         if let Some(kind) = kind {
             self.unnamed.insert(kind, ours.to_owned());
         }
-    }
-
-    pub fn lose(&mut self, text: &str) {
-        self.lost.extend(placeholders(text).map(str::to_owned));
-    }
-
-    /// Whether this needs something that an exchange which was left out would have brought.
-    pub fn misses(&self, text: &str) -> bool {
-        placeholders(text).any(|name| self.lost.contains(name))
     }
 
     /// The text with our values. A token that the server never issued becomes one of `size` characters that it never would.

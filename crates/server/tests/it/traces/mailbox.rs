@@ -1,5 +1,7 @@
 //! The links that the server mailed.
 
+use baton_mail::Mailbox;
+
 /// What a link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,14 +22,23 @@ impl Kind {
     }
 }
 
-/// Everything that a server has mailed.
-#[derive(Debug, Default)]
-pub struct Mailbox;
-
-impl Mailbox {
-    /// The token in a mail of this kind to this address: `back` 0 is the newest such mail, 1 the one before it.
-    /// `None` if there is none, which is always so until the server sends mail: see [`super::scenarios::NOT_YET`].
-    pub fn token(&self, _kind: Kind, _email: &str, _back: usize) -> Option<String> {
-        None
+impl Kind {
+    /// The name of its token in a link.
+    pub const fn parameter(self) -> &'static str {
+        match self {
+            Self::Reset => "reset_password_token",
+            Self::Confirmation => "confirmation_token",
+            Self::Unlock => "unlock_token",
+        }
     }
+}
+
+/// The token in a mail of this kind to this address: `back` 0 is the newest such mail, 1 the one before it.
+pub fn token(mailbox: &Mailbox, kind: Kind, email: &str, back: usize) -> Option<String> {
+    let tokens = mailbox.list().into_iter().filter(|kept| kept.mail.to == email).filter_map(|kept| {
+        let (_, query) = kept.link.as_ref()?.split_once('?')?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(name, _)| name == kind.parameter()).map(|(_, token)| token.into_owned())
+    });
+    tokens.collect::<Vec<_>>().into_iter().nth(back)
 }

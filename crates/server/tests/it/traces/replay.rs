@@ -24,15 +24,8 @@ use crate::support::{Answer, Call};
 pub struct Outcome {
     pub exchange: Exchange,
     pub request: String,
-    pub result: Result,
-}
-
-#[derive(Debug)]
-pub enum Result {
     /// How the answer differs; nothing if it does not.
-    Compared(Vec<String>),
-    /// It takes a mail, or what only an exchange that takes a mail brings.
-    NeedsMail,
+    pub differences: Vec<String>,
 }
 
 /// Milliseconds between the registration that comes before a recording of rotations and its first request.
@@ -49,7 +42,6 @@ pub fn replay(scenario: &str) -> Vec<Outcome> {
         newest: BTreeMap::new(),
         issued: 0,
         mailed: String::new(),
-        missed_a_reset: false,
         slow: None,
     };
     let times = scenarios::times(scenario);
@@ -82,8 +74,6 @@ struct Replay {
     issued: usize,
     /// Who was last written to.
     mailed: String,
-    /// Whether a link to a new password was followed in the recording and not here.
-    missed_a_reset: bool,
     slow: Option<std::thread::JoinHandle<Answer>>,
 }
 
@@ -97,10 +87,6 @@ impl Replay {
     }
 
     fn step(&mut self, exchange: &Exchange) -> Outcome {
-        if self.needs_mail(exchange) {
-            self.lose(exchange);
-            return Outcome { exchange: exchange.clone(), request: String::new(), result: Result::NeedsMail };
-        }
         let (call, request) = self.call(exchange);
         let slow = self.slow.take_if(|_| exchange.path.starts_with("/demo/slow"));
         let answer = match slow {
@@ -118,11 +104,8 @@ impl Replay {
         };
         let (_, with_body) = path(exchange);
         differences.extend(compare::differences(exchange, &answer, self.auth, &mut fill, with_body));
-        if self.missed_a_reset {
-            differences.retain(|difference| difference != "body data.allow_password_change true → false");
-        }
         differences.sort();
-        Outcome { exchange: exchange.clone(), request, result: Result::Compared(differences) }
+        Outcome { exchange: exchange.clone(), request, differences }
     }
 
     /// The request, and how to show it.
@@ -205,40 +188,7 @@ impl Replay {
         if bad {
             return Some("x".repeat(20));
         }
-        self.server.mailbox.token(kind, &self.mailed, usize::from(exchange.note.contains("superseded")))
-    }
-
-    fn needs_mail(&self, exchange: &Exchange) -> bool {
-        if scenarios::NOT_YET.is_empty() {
-            return false;
-        }
-        let mails = ["/auth/password", "/auth/confirmation", "/auth/unlock"];
-        let text = format!("{} {} {}", exchange.path, json!(exchange.headers), exchange.body);
-        // Where a module is off there is nothing at its path, now as then.
-        let off = exchange.note.ends_with(" off)") || exchange.note.starts_with("GET /auth/");
-        scenarios::is_pending(&exchange.scenario)
-            || (mails.iter().any(|path| exchange.path.starts_with(path)) && !off)
-            || self.names.misses(&text)
-    }
-
-    /// Nothing is known of what this exchange would have brought or changed.
-    fn lose(&mut self, exchange: &Exchange) {
-        self.missed_a_reset |= exchange.path.starts_with("/auth/password/edit") && exchange.status == 302;
-        for name in ["client", "access-token"] {
-            let value = exchange.answer_headers.get(name).or_else(|| exchange.headers.get(name));
-            let value = value.and_then(Value::as_str).unwrap_or_default();
-            if placeholders(value).any(|name| self.names.get(name).is_none()) {
-                self.names.lose(value);
-            }
-        }
-        if exchange.path.starts_with("/auth/password")
-            && exchange.body["password"].is_string()
-            && exchange.status == 200
-        {
-            // Nobody knows the account's password any more.
-            let uid = exchange.headers.get("uid").and_then(Value::as_str).unwrap_or_default();
-            self.names.lose(uid);
-        }
+        self.server.mailed(kind, &self.mailed, usize::from(exchange.note.contains("superseded")))
     }
 
     /// In `rotation` scenarios a note begins with the number of the token that it is about.

@@ -2,22 +2,6 @@
 //!
 //! Where a setting brings the gem's behaviour back, it is set: what differs then is what no setting can make the same.
 
-/// Settings whose code is not written yet: they are left out, and what cannot work without them counts as "needs mail".
-/// When this is empty, delete it with everything that refers to it.
-pub const NOT_YET: &[&str] = &[
-    "confirmable",
-    "default_confirm_success_url",
-    "default_password_reset_url",
-    "lockable.enabled",
-    "lockable.max_attempts",
-    "lockable.unlock_after",
-    "paranoid",
-    "reconfirmable",
-    "redirect_allowlist",
-    "require_client_password_reset_token",
-    "send_confirmation_email",
-];
-
 /// Everywhere.
 const BASE: &[(&str, &str)] = &[
     // There is no setting of the gem for these.
@@ -31,6 +15,7 @@ const BASE: &[(&str, &str)] = &[
     ("confirmable", "false"),
     ("lockable.enabled", "false"),
     ("paranoid", "false"),
+    ("reconfirmable", "false"),
     ("redirect_allowlist", "http://x.example,http://y.example,http://d.example"),
 ];
 
@@ -39,16 +24,14 @@ fn own(scenario: &str) -> &'static [(&'static str, &'static str)] {
     match scenario {
         "check_current_password=attributes" => &[("check_current_password_before_update", "attributes")],
         "redirect_whitelist" => &[("redirect_allowlist", "http://ok.example,https://a.good.example/cb")],
-        "confirmable" => &[("confirmable", "true"), ("reconfirmable", "false")],
-        "confirmable+default_url+send_email+reconfirmable" => &[
-            ("confirmable", "true"),
-            ("reconfirmable", "true"),
-            ("send_confirmation_email", "true"),
-            ("default_confirm_success_url", "http://d.example/c"),
-        ],
+        "confirmable" => &[("confirmable", "true")],
+        "confirmable+default_url+send_email+reconfirmable" => {
+            &[("confirmable", "true"), ("reconfirmable", "true"), ("default_confirm_success_url", "http://d.example/c")]
+        }
         "lockable" => &[
             ("lockable.enabled", "true"),
             ("lockable.max_attempts", "3"),
+            ("default_unlock_success_url", "http://x.example/"),
             // It was locked at 1.28 s and open again at 7.49 s.
             ("lockable.unlock_after", "6s"),
         ],
@@ -82,13 +65,8 @@ fn own(scenario: &str) -> &'static [(&'static str, &'static str)] {
 
 /// Names and values; a later one wins.
 pub fn settings(scenario: &str) -> Vec<(&'static str, String)> {
-    let all = BASE.iter().chain(own(scenario)).filter(|(name, _)| !NOT_YET.contains(name));
+    let all = BASE.iter().chain(own(scenario));
     all.map(|(name, value)| (*name, (*value).to_owned())).collect()
-}
-
-/// Whether the whole scenario is about something that is not written yet.
-pub fn is_pending(scenario: &str) -> bool {
-    own(scenario).iter().any(|(name, _)| NOT_YET.contains(name))
 }
 
 /// When each exchange took place, in milliseconds since the first. Only for the scenarios whose times the recording lost:

@@ -2,18 +2,21 @@
 //! `/demo/slow` sleeps.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use baton_core::{Key, KeyRing, Timestamp};
+use baton_mail::Mailbox;
 use baton_server::{Config, Routes, Sources};
 use baton_store::clock::ManualClock;
 use tokio::sync::mpsc as tokio_mpsc;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Kind, token};
+use crate::support::eventually;
 
 /// Some day in 2026, at a full second.
 const START: Timestamp = Timestamp::from_millis(1_790_000_000_000);
@@ -22,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Server {
     pub address: SocketAddr,
-    pub mailbox: Mailbox,
+    mailbox: Arc<Mailbox>,
+    database: PathBuf,
     clock: Arc<ManualClock>,
     /// How far the clock is past [`START`], in milliseconds.
     now: u64,
@@ -38,7 +42,8 @@ impl Server {
     pub fn start(settings: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut set: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        set.push(format!("store.url=sqlite:{}", folder.path().join("baton.db").display()));
+        let database = folder.path().join("baton.db");
+        set.push(format!("store.url=sqlite:{}", database.display()));
         set.push("server.listen=127.0.0.1:0".to_owned());
         let config = Config::load(&Sources { set, ..Sources::default() }).unwrap_or_else(|wrong| panic!("{wrong}"));
 
@@ -50,10 +55,11 @@ impl Server {
             let clock = Arc::clone(&clock);
             move || run(&config, clock, &ready, falling, woken)
         });
-        let address = listening.recv_timeout(PATIENCE).expect("the server starts");
+        let (address, mailbox) = listening.recv_timeout(PATIENCE).expect("the server starts");
         Self {
             address,
-            mailbox: Mailbox,
+            mailbox,
+            database,
             clock,
             now: 0,
             asleep,
@@ -68,6 +74,16 @@ impl Server {
         let by = millis.checked_sub(self.now).expect("the times of a scenario ascend");
         self.clock.advance(Duration::from_millis(by));
         self.now = millis;
+    }
+
+    /// The token in a mail, when all mails that were asked for have been sent.
+    pub fn mailed(&self, kind: Kind, email: &str, back: usize) -> Option<String> {
+        eventually("the outbox is empty", || {
+            let database = rusqlite::Connection::open(&self.database).expect("the database");
+            let waiting = database.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, u32>(0));
+            (waiting.expect("the outbox") == 0).then_some(())
+        });
+        token(&self.mailbox, kind, email, back)
     }
 
     /// Waits until a request to `/demo/slow` has been let in and sleeps.
@@ -92,7 +108,7 @@ impl Drop for Server {
 fn run(
     config: &Config,
     clock: Arc<ManualClock>,
-    ready: &mpsc::Sender<SocketAddr>,
+    ready: &mpsc::Sender<(SocketAddr, Arc<Mailbox>)>,
     falling: mpsc::Sender<()>,
     mut woken: tokio_mpsc::UnboundedReceiver<Duration>,
 ) {
@@ -107,7 +123,8 @@ fn run(
         let keys = KeyRing::new(vec![Key::new(0, *b"0123456789abcdef0123456789abcdef").expect("an id")]);
         let started = baton_server::start(config, keys.expect("a ring"), clock, Routes::WithDemo).await;
         let running = started.unwrap_or_else(|error| panic!("{error}"));
-        ready.send(running.address()).expect("the test waits");
+        let mailbox = running.mailbox().expect("letters land in a mailbox").clone();
+        ready.send((running.address(), mailbox)).expect("the test waits");
         while let Some(slept) = woken.recv().await {
             tokio::time::advance(slept).await;
         }
