@@ -14,6 +14,8 @@ mod health;
 pub mod keys;
 mod listen;
 pub mod logging;
+#[cfg_attr(not(test), expect(dead_code, reason = "wired by the start of the server"))]
+mod mailbox;
 mod purge;
 mod run;
 mod start;
