@@ -1,6 +1,7 @@
 //! E-mail and password for a session.
 
 use baton_core::event::{EventKind, Trace};
+use baton_core::ports::Login;
 use baton_core::session::{AccountUpdate, NewSession, PasswordHash};
 use baton_core::{AccountId, CreateSessionError, StoreError};
 use secrecy::SecretString;
@@ -50,22 +51,17 @@ impl Engine {
         let hash = login.as_ref().map(|login| &login.password);
         let matches = self.passwords.verify(password.clone(), hash).await?;
         let lock = self.lock(counted, login.as_ref(), visitor.device.ip).await?;
-        let last = lock == (Lock::Open { last: true });
 
-        let (account, known) = (login.as_ref().map(|login| &login.account), login.as_ref().filter(|_| matches));
-        let login = match (lock, known) {
-            (Lock::Open { .. }, Some(login)) if login.confirmed_at.is_some() || !self.requires_confirmation() => login,
-            (lock, known) => {
-                let refused = match (lock, known) {
-                    (Lock::Locked, _) if self.settings.paranoid => SignInError::BadCredentials,
-                    (Lock::Locked, _) => SignInError::Locked,
-                    (Lock::Open { .. }, None) => SignInError::BadCredentials,
-                    (Lock::Open { .. }, Some(_)) => {
-                        self.forget_failures(&uid).await;
-                        SignInError::Unconfirmed
-                    }
-                };
-                self.note(&self.failure(&uid, account, last && known.is_none(), visitor)).await;
+        let right = login.as_ref().filter(|_| matches);
+        let login = match self.admit_sign_in(lock, right) {
+            Ok(login) => login,
+            Err(refused) => {
+                let last = lock == (Lock::Open { last: true }) && right.is_none();
+                let account = login.as_ref().map(|login| &login.account);
+                self.note(&self.failure(&uid, account, last, visitor)).await;
+                if right.is_some() && lock != Lock::Locked {
+                    self.forget_failures(&uid).await;
+                }
                 return Err(refused);
             }
         };
@@ -82,6 +78,19 @@ impl Engine {
         self.forget_failures(&uid).await;
         self.upgrade_hash(account.id, &login.password, password).await;
         Ok(SignedIn { credentials: self.credentials(&account, &session), account })
+    }
+
+    /// The login that may be used; `right`: the one whose password was given.
+    fn admit_sign_in<'a>(&self, lock: Lock, right: Option<&'a Login>) -> Result<&'a Login, SignInError> {
+        match (lock, right) {
+            (Lock::Locked, _) if self.settings.paranoid => Err(SignInError::BadCredentials),
+            (Lock::Locked, _) => Err(SignInError::Locked),
+            (Lock::Open { .. }, None) => Err(SignInError::BadCredentials),
+            (Lock::Open { .. }, Some(login)) if login.confirmed_at.is_none() && self.requires_confirmation() => {
+                Err(SignInError::Unconfirmed)
+            }
+            (Lock::Open { .. }, Some(login)) => Ok(login),
+        }
     }
 
     /// Hashes the password anew if the costs have been raised since. Not worth failing a sign-in for.
