@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::Engine;
 use crate::authenticate::Grant;
 use crate::events::log;
+use crate::letters::config_name;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
@@ -127,7 +128,7 @@ impl Engine {
                 let mut link = self.order(Occasion::ConfirmNewEmail, account.uid.clone(), visitor);
                 link.provider.clone_from(&account.provider);
                 link.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
-                link.config_name = change.config_name;
+                link.config_name = config_name(change.config_name);
                 if let Some(notice) = &mut notice {
                     notice.new_email = Some(email.clone());
                 }
