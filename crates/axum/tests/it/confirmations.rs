@@ -8,9 +8,7 @@ use baton_engine::Settings;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::letterbox::{
-    ANN, APP, DAY, Link, Mailed, NEW, Parts, assert_page, confirming, landing, redirect, settings,
-};
+use crate::letterbox::{ANN, APP, DAY, Link, Mailed, NEW, Parts, assert_page, confirming, landing, redirect, settings};
 use crate::support::{Answer, Held, PASSWORD};
 
 const CONFIRMATION: &str = "/auth/confirmation";
@@ -60,11 +58,10 @@ fn a_registration_waits_until_its_address_is_confirmed() {
 
     let link = app.link(Occasion::ConfirmEmail);
     assert_eq!(link.at, CONFIRMATION);
-    assert_eq!(link.params.keys().map(String::as_str).collect::<Vec<_>>(), [
-        "config",
-        "confirmation_token",
-        "redirect_url"
-    ]);
+    assert_eq!(
+        link.params.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["config", "confirmation_token", "redirect_url"]
+    );
     assert_eq!((&*link.params["config"], &*link.params["redirect_url"]), ("staff", APP));
     let head = app.request(Method::HEAD, &link.path()).send();
     assert_eq!((head.status, head.header("location")), (200, None));

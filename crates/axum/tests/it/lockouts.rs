@@ -7,6 +7,7 @@ use std::time::Duration;
 use baton_core::event::EventKind;
 use baton_core::letter::Occasion;
 use baton_engine::{Lockout, Settings};
+use baton_store::faulty::{Fault, Operation};
 use http::Method;
 use serde_json::json;
 
@@ -50,10 +51,10 @@ fn lock(app: &Mailed, email: &str) {
 fn as_many_guesses_are_evaluated_as_may_fail_however_many_come_at_once() {
     let app = Mailed::with(telling());
     register(&app, ANN);
-    for email in [ANN, NOBODY] {
-        let (start, before) = (Barrier::new(64), app.hashed());
+    for (email, guesses) in [(ANN, 64), (NOBODY, 16)] {
+        let (start, before) = (Barrier::new(guesses), app.hashed());
         let answers: Vec<Answer> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..64)
+            let threads: Vec<_> = (0..guesses)
                 .map(|number| {
                     let (app, start) = (&app, &start);
                     scope.spawn(move || {
@@ -70,9 +71,9 @@ fn as_many_guesses_are_evaluated_as_may_fail_however_many_come_at_once() {
         for answer in &answers {
             *codes.entry(answer.refusal()).or_default() += 1;
         }
-        let expected = [((401, "bad_credentials".into()), 3), ((401, "locked".into()), 61)];
+        let expected = [((401, "bad_credentials".into()), 3), ((401, "locked".into()), guesses - 3)];
         assert_eq!(codes, BTreeMap::from(expected), "{email}");
-        assert_eq!(app.hashed() - before, 64, "a refused one takes as long as one that is evaluated");
+        assert_eq!(app.hashed() - before, guesses as u64, "a refused one takes as long as one that is evaluated");
         assert_eq!(app.signs_in(email, PASSWORD).refusal(), (401, "locked".into()));
     }
     assert_eq!(app.post(), [(Occasion::UnlockAccount, ANN.into())], "one letter, and none to nobody");
@@ -301,4 +302,25 @@ fn without_a_lockout_nothing_is_locked() {
     }
     assert_eq!(app.ask(UNLOCK, NOBODY).status, 404);
     assert_eq!(app.kinds(), [EventKind::SignInFailed; 25]);
+}
+
+#[test]
+fn a_store_that_fails_is_no_wrong_password() {
+    let app = Mailed::with(telling());
+    register(&app, ANN);
+    let fails = |operation| app.store.fail_next(operation, Fault::Unavailable);
+    for operation in [Operation::CountAttempt, Operation::FindLogin, Operation::CreateSession] {
+        fails(operation);
+        assert_eq!(app.signs_in(ANN, PASSWORD).refusal(), (503, "unavailable".into()), "{operation:?}");
+        assert_eq!(app.signs_in(ANN, PASSWORD).status, 200, "{operation:?}");
+    }
+    // What is noted on the way is not worth failing for.
+    fails(Operation::ForgetAttempts);
+    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    fails(Operation::Record);
+    assert_eq!(tries(&app, ANN, "not it at all", "198.51.100.1").code(), "bad_credentials");
+
+    lock(&app, "bob@example.com");
+    fails(Operation::Sessions);
+    assert_eq!(app.signs_in("bob@example.com", PASSWORD).refusal(), (503, "unavailable".into()));
 }

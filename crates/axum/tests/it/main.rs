@@ -1,11 +1,13 @@
 //! The protocol over real HTTP.
 
 mod bursts;
-mod cookies;
 mod confirmations;
+mod cookies;
 mod credentials;
 mod diagrams;
+mod happenings;
 mod hostile;
+mod letter_limits;
 mod letterbox;
 mod limits;
 mod lockouts;

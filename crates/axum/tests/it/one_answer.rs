@@ -108,7 +108,8 @@ fn registrations_are_answered_alike() {
     assert_eq!(known_calls, BTreeMap::from([(Operation::FindLogin, 1), (Operation::Record, 1)]));
     assert_eq!(unknown_calls, BTreeMap::from(NEW_ACCOUNT.map(|operation| (operation, 1))));
     // What is wrong with the rest is told, and nothing about the address.
-    for faulty in [json!({ "password": "short" }), json!({}), json!({ "password": NEW, "password_confirmation": "x" })] {
+    for faulty in [json!({ "password": "short" }), json!({}), json!({ "password": NEW, "password_confirmation": "x" })]
+    {
         assert_eq!(alike(&app, "/auth", &faulty).0.status, 422);
     }
 }

@@ -20,10 +20,7 @@ type Use = fn(&Mailed, &Link) -> crate::support::Call;
 const FOLLOW: Use = |app, link| app.get(&link.path());
 const RESET: Use = |app, link| {
     let token = link.token().1;
-    app.put(
-        "/auth/password",
-        &json!({ "password": NEW, "password_confirmation": NEW, "reset_password_token": token }),
-    )
+    app.put("/auth/password", &json!({ "password": NEW, "password_confirmation": NEW, "reset_password_token": token }))
 };
 
 /// Whether the token did what it is for.

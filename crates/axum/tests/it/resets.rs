@@ -143,11 +143,8 @@ fn other_sessions_may_be_left_alone() {
         let app = Mailed::with(settings);
         let other = app.register(ANN);
         let link = app.asked(PASSWORDS, ANN);
-        let answer = if by_token {
-            resets(&app, &link, NEW)
-        } else {
-            sets(&app, &held(&landing(&app.follow(&link)).1), NEW)
-        };
+        let answer =
+            if by_token { resets(&app, &link, NEW) } else { sets(&app, &held(&landing(&app.follow(&link)).1), NEW) };
         assert_eq!(answer.status, 200, "{answer:?}");
         assert!(app.works(&other));
     }
@@ -345,9 +342,12 @@ fn a_new_password_makes_links_and_an_address_to_be_confirmed_void() {
         let (first, second) = (app.asked(PASSWORDS, ANN), app.asked(PASSWORDS, ANN));
         let set = if by_session {
             let session = held(&landing(&app.follow(&first)).1);
-            let answer = app.put(PASSWORDS, &json!({
-                "password": NEW, "password_confirmation": NEW, "current_password": PASSWORD
-            }));
+            let answer = app.put(
+                PASSWORDS,
+                &json!({
+                    "password": NEW, "password_confirmation": NEW, "current_password": PASSWORD
+                }),
+            );
             answer.held(&session).send()
         } else {
             resets(&app, &first, NEW)
@@ -409,6 +409,25 @@ fn passwords_of_many_bytes_are_kept_whole() {
     for other in [longest.trim_end_matches('a').to_owned(), format!("{longest}b"), longest.replace('a', "b")] {
         assert_eq!(app.signs_in(ANN, &other).refusal(), (401, "bad_credentials".into()));
     }
+}
+
+#[test]
+fn links_begin_with_the_public_address_whatever_the_request_says() {
+    let app = Mailed::with(settings());
+    app.register(ANN);
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("email", ANN)
+        .append_pair("redirect_url", APP)
+        .finish();
+    let answer = app.raw(format!(
+        "POST /auth/password HTTP/1.1\r\nhost: evil.example\r\nx-forwarded-host: evil.example\r\n\
+         forwarded: host=evil.example\r\norigin: https://evil.example\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
+        form.len()
+    ));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // Which is looked at there.
+    landing(&app.follow(&app.link(Occasion::ResetPassword)));
 }
 
 #[test]
