@@ -6,12 +6,13 @@ use baton_axum::{CookieSettings, HttpSettings};
 use baton_core::letter::Occasion;
 use baton_core::wire::HeaderNames;
 use baton_engine::Settings;
+use baton_store::faulty::Operation;
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::letterbox::{
-    ANN, APP, HOUR, Link, MINUTE, Mailed, NEW, Parts, assert_page, by_token, confirming, held, landing, redirect,
-    settings, split,
+    ANN, APP, HOUR, Link, MINUTE, Mailed, NEW, Parts, assert_page, assert_private, by_token, confirming, held, landing,
+    redirect, settings, split,
 };
 use crate::support::{Answer, Held, PASSWORD};
 
@@ -63,6 +64,7 @@ fn a_link_leads_on_signed_in_to_a_new_password() {
     // A program that looks whether the link is good does not use it up.
     let head = app.request(Method::HEAD, &link.path()).send();
     assert_eq!((head.status, head.header("location"), &*head.text), (200, None, ""), "{head:?}");
+    assert_private(&head);
 
     let (to, params) = landing(&app.follow(&link));
     assert_eq!(to, APP);
@@ -133,6 +135,43 @@ fn a_later_link_takes_the_leave_from_the_session_of_the_one_before() {
     let (first, second) = (in_session(&app, ANN), in_session(&app, ANN));
     assert!(lacks_the_current_one(&sets(&app, &first, NEW)));
     assert_eq!(sets(&app, &second, NEW).status, 200);
+}
+
+#[test]
+fn of_two_passwords_at_once_one_is_set() {
+    let app = Mailed::with(settings());
+    app.register(ANN);
+    let session = in_session(&app, ANN);
+    let mut first = app.store.hold_before(Operation::UpdateAccount);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sets(&app, &session, "the one that was overtaken"));
+        app.block_on(first.reached());
+        assert_eq!(sets(&app, &session, NEW).status, 200);
+        first.release();
+        let slow = slow.join().expect("an answer");
+        assert!(lacks_the_current_one(&slow), "{slow:?}");
+    });
+    assert_eq!(app.signs_in(ANN, NEW).status, 200);
+}
+
+/// Whoever holds the session of a link and the owner who changes the password at the same time.
+#[test]
+fn the_owners_new_password_stays() {
+    let app = Mailed::with(settings());
+    let owner = app.register(ANN);
+    let session = in_session(&app, ANN);
+    let mut slow_update = app.store.hold_before(Operation::UpdateAccount);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| sets(&app, &session, "the one that was overtaken"));
+        app.block_on(slow_update.reached());
+        let mut change = body(NEW);
+        change["current_password"] = PASSWORD.into();
+        assert_eq!(app.put(PASSWORDS, &change).held(&owner).send().status, 200);
+        slow_update.release();
+        let slow = slow.join().expect("an answer");
+        assert_ne!(slow.status, 200, "{slow:?}");
+    });
+    assert_eq!(app.signs_in(ANN, NEW).status, 200);
 }
 
 #[test]
