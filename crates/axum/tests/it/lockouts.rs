@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use baton_core::event::EventKind;
@@ -33,6 +34,13 @@ fn tries(app: &Mailed, email: &str, password: &str, from: &str) -> Answer {
     app.post_to("/auth/sign_in", &body).header("x-from", from).send()
 }
 
+/// From an address where no account is in use.
+fn signs_in(app: &Mailed, email: &str, password: &str) -> Answer {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    tries(app, email, password, &format!("10.9.{high}.{low}"))
+}
+
 /// An account that is in use, somewhere else.
 fn register(app: &Mailed, email: &str) -> Held {
     let body = json!({ "email": email, "password": PASSWORD });
@@ -43,7 +51,7 @@ fn register(app: &Mailed, email: &str) -> Held {
 /// As often as it takes.
 fn lock(app: &Mailed, email: &str) {
     for _ in 0..3 {
-        assert_eq!(app.signs_in(email, "not it at all").code(), "bad_credentials");
+        assert_eq!(signs_in(app, email, "not it at all").code(), "bad_credentials");
     }
 }
 
@@ -74,7 +82,7 @@ fn as_many_guesses_are_evaluated_as_may_fail_however_many_come_at_once() {
         let expected = [((401, "bad_credentials".into()), 3), ((401, "locked".into()), guesses - 3)];
         assert_eq!(codes, BTreeMap::from(expected), "{email}");
         assert_eq!(app.hashed() - before, guesses as u64, "a refused one takes as long as one that is evaluated");
-        assert_eq!(app.signs_in(email, PASSWORD).refusal(), (401, "locked".into()));
+        assert_eq!(signs_in(&app, email, PASSWORD).refusal(), (401, "locked".into()));
     }
     assert_eq!(app.post(), [(Occasion::UnlockAccount, ANN.into())], "one letter, and none to nobody");
     assert_eq!(app.kinds().iter().filter(|kind| **kind == EventKind::Locked).count(), 2);
@@ -85,7 +93,7 @@ fn a_lock_reads_as_a_wrong_password_unless_it_is_to_be_told() {
     let app = Mailed::with(locking());
     register(&app, ANN);
     lock(&app, ANN);
-    let (right, wrong) = (app.signs_in(ANN, PASSWORD), app.signs_in(ANN, "not it at all"));
+    let (right, wrong) = (signs_in(&app, ANN, PASSWORD), signs_in(&app, ANN, "not it at all"));
     assert_eq!((right.refusal(), &right.text), ((401, "bad_credentials".into()), &wrong.text));
 }
 
@@ -96,17 +104,17 @@ fn a_lock_ends_in_time_and_attempts_do_not_make_it_longer() {
     lock(&app, ANN);
     app.advance(HOUR - Duration::from_millis(1));
     for password in ["not it at all", PASSWORD] {
-        assert_eq!(app.signs_in(ANN, password).code(), "locked");
+        assert_eq!(signs_in(&app, ANN, password).code(), "locked");
     }
     let call = app.get_as(&session, "/me").header("x-from", "203.0.113.1");
     assert_eq!(call.send().status, 200, "sessions go on");
     app.advance(Duration::from_millis(1));
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
     // The count has begun anew.
     for _ in 0..2 {
-        assert_eq!(app.signs_in(ANN, "not it at all").code(), "bad_credentials");
+        assert_eq!(signs_in(&app, ANN, "not it at all").code(), "bad_credentials");
     }
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
 }
 
 #[test]
@@ -115,13 +123,13 @@ fn what_is_counted_are_failures_in_a_row() {
     register(&app, ANN);
     for _ in 0..2 {
         for email in ["ann@example.com", " ANN@example.com"] {
-            assert_eq!(app.signs_in(email, "not it at all").code(), "bad_credentials");
+            assert_eq!(signs_in(&app, email, "not it at all").code(), "bad_credentials");
         }
-        assert_eq!(app.signs_in("Ann@Example.com ", PASSWORD).status, 200);
+        assert_eq!(signs_in(&app, "Ann@Example.com ", PASSWORD).status, 200);
     }
     for pause in [0, 0, 1, 1] {
         app.advance(pause * DAY);
-        assert_eq!(app.signs_in(ANN, "not it at all").code(), "bad_credentials", "forgotten after a day");
+        assert_eq!(signs_in(&app, ANN, "not it at all").code(), "bad_credentials", "forgotten after a day");
     }
     assert_eq!(app.post(), []);
 }
@@ -130,14 +138,14 @@ fn what_is_counted_are_failures_in_a_row() {
 fn a_lock_may_last_until_somebody_lifts_it() {
     let app = with(Lockout { max_attempts: 1, unlock_after: Duration::MAX, ..Lockout::default() });
     register(&app, ANN);
-    assert_eq!(app.signs_in(ANN, "not it at all").code(), "bad_credentials");
+    assert_eq!(signs_in(&app, ANN, "not it at all").code(), "bad_credentials");
     let link = app.link(Occasion::UnlockAccount);
     app.advance(2 * DAY);
     assert_page(&app.follow(&link), 404);
     app.advance(10_000 * DAY);
-    assert_eq!(app.signs_in(ANN, PASSWORD).code(), "locked");
+    assert_eq!(signs_in(&app, ANN, PASSWORD).code(), "locked");
     landing(&app.follow(&app.asked(UNLOCK, ANN)));
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
 }
 
 #[test]
@@ -155,7 +163,7 @@ fn the_letter_signs_in_and_lifts_the_lock() {
     let link = app.link(Occasion::UnlockAccount);
     assert_eq!(link.at, UNLOCK);
     assert_eq!(app.request(Method::HEAD, &link.path()).send().status, 200);
-    assert_eq!(app.signs_in(ANN, PASSWORD).code(), "locked");
+    assert_eq!(signs_in(&app, ANN, PASSWORD).code(), "locked");
     let refused = app.follow(&link.set("redirect_url", "https://evil.example/"));
     assert_eq!(refused.refusal(), (422, "redirect_refused".into()), "{refused:?}");
 
@@ -167,7 +175,7 @@ fn the_letter_signs_in_and_lifts_the_lock() {
     let session = held(&params);
     let answer = app.get_as(&session, "/auth/validate_token").send();
     assert_eq!(answer.json()["data"]["allow_password_change"], false, "{answer:?}");
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
     assert_page(&app.follow(&link), 404);
     assert_page(&app.follow(&own), 404);
     assert_page(&app.get(UNLOCK).send(), 404);
@@ -180,7 +188,7 @@ fn without_a_target_a_page_says_that_the_lock_is_lifted() {
     lock(&app, ANN);
     let link = app.link(Occasion::UnlockAccount);
     assert_page(&app.follow(&link), 200);
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
     let mut settings = telling();
     settings.redirects.default_unlock_success_url = redirect("https://default.example.org/in");
     let app = Mailed::with(settings);
@@ -199,7 +207,7 @@ fn who_reads_the_letter_has_confirmed_the_address() {
     lock(&app, ANN);
     let link = app.link(Occasion::UnlockAccount);
     assert_page(&app.follow(&link), 200);
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
 }
 
 #[test]
@@ -207,7 +215,7 @@ fn an_unconfirmed_sign_in_with_the_right_password_is_no_guess() {
     let app = Mailed::with(everything());
     app.enrol(ANN);
     for _ in 0..8 {
-        assert_eq!(app.signs_in(ANN, PASSWORD).code(), "unconfirmed");
+        assert_eq!(signs_in(&app, ANN, PASSWORD).code(), "unconfirmed");
     }
     assert_eq!(app.post(), [(Occasion::ConfirmEmail, ANN.into())]);
 }
@@ -224,13 +232,13 @@ fn resetting_the_password_lifts_the_lock() {
         landing(&app.follow(&link));
         let mut password = PASSWORD;
         if require_client_token {
-            assert_eq!(app.signs_in(ANN, PASSWORD).code(), "locked", "the token was only handed on");
+            assert_eq!(signs_in(&app, ANN, PASSWORD).code(), "locked", "the token was only handed on");
             let token = link.token().1;
             let body = json!({ "password": NEW, "password_confirmation": NEW, "reset_password_token": token });
             assert_eq!(app.put("/auth/password", &body).send().status, 200);
             password = NEW;
         }
-        assert_eq!(app.signs_in(ANN, password).status, 200);
+        assert_eq!(signs_in(&app, ANN, password).status, 200);
     }
 }
 
@@ -283,6 +291,22 @@ fn nobody_is_locked_out_where_the_account_is_in_use() {
 }
 
 #[test]
+fn a_session_that_has_expired_is_known_nowhere() {
+    const HOME: &str = "192.0.2.1";
+    let app = with(Lockout { max_attempts: 3, unlock_after: Duration::MAX, ..Lockout::default() });
+    register(&app, ANN);
+    assert_eq!(tries(&app, ANN, PASSWORD, HOME).status, 200);
+    lock(&app, ANN);
+    let before_its_end = app.auth.engine().settings().rules.token_lifespan - Duration::from_millis(1);
+    app.advance(before_its_end);
+    assert_eq!(tries(&app, ANN, "not it at all", HOME).code(), "bad_credentials");
+    app.advance(Duration::from_millis(1));
+    for password in ["not it at all", PASSWORD] {
+        assert_eq!(tries(&app, ANN, password, HOME).code(), "locked");
+    }
+}
+
+#[test]
 fn a_lock_without_letters_just_waits() {
     let app = with(Lockout { max_attempts: 3, by_mail: false, ..Lockout::default() });
     register(&app, ANN);
@@ -291,14 +315,14 @@ fn a_lock_without_letters_just_waits() {
     assert_eq!(app.ask(UNLOCK, ANN).status, 404);
     assert_eq!(app.get(UNLOCK).send().status, 404);
     app.advance(HOUR);
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
 }
 
 #[test]
 fn without_a_lockout_nothing_is_locked() {
     let app = Mailed::with(confirming());
     for _ in 0..25 {
-        assert_eq!(app.signs_in(NOBODY, "x").code(), "bad_credentials");
+        assert_eq!(signs_in(&app, NOBODY, "x").code(), "bad_credentials");
     }
     assert_eq!(app.ask(UNLOCK, NOBODY).status, 404);
     assert_eq!(app.kinds(), [EventKind::SignInFailed; 25]);
@@ -311,16 +335,16 @@ fn a_store_that_fails_is_no_wrong_password() {
     let fails = |operation| app.store.fail_next(operation, Fault::Unavailable);
     for operation in [Operation::CountAttempt, Operation::FindLogin, Operation::CreateSession] {
         fails(operation);
-        assert_eq!(app.signs_in(ANN, PASSWORD).refusal(), (503, "unavailable".into()), "{operation:?}");
-        assert_eq!(app.signs_in(ANN, PASSWORD).status, 200, "{operation:?}");
+        assert_eq!(signs_in(&app, ANN, PASSWORD).refusal(), (503, "unavailable".into()), "{operation:?}");
+        assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200, "{operation:?}");
     }
     // What is noted on the way is not worth failing for.
     fails(Operation::ForgetAttempts);
-    assert_eq!(app.signs_in(ANN, PASSWORD).status, 200);
+    assert_eq!(signs_in(&app, ANN, PASSWORD).status, 200);
     fails(Operation::Record);
     assert_eq!(tries(&app, ANN, "not it at all", "198.51.100.1").code(), "bad_credentials");
 
     lock(&app, "bob@example.com");
     fails(Operation::Sessions);
-    assert_eq!(app.signs_in("bob@example.com", PASSWORD).refusal(), (503, "unavailable".into()));
+    assert_eq!(signs_in(&app, "bob@example.com", PASSWORD).refusal(), (503, "unavailable".into()));
 }
