@@ -85,7 +85,7 @@ impl Engine {
         }
         let mut mail = self.order(occasion, uid, &request.visitor);
         mail.redirect_url = asked.map(|redirect| redirect.as_str().to_owned());
-        mail.config_name = request.config_name;
+        mail.config_name = config_name(request.config_name);
         let trace = Trace { mails: vec![mail], ..Trace::default() };
         self.store.record(&trace).await?;
         self.left(&trace, None);
@@ -215,6 +215,13 @@ impl Engine {
     fn draw_one_time(&self) -> Result<OneTimeId, StoreError> {
         self.draw().map(OneTimeId::from_bytes)
     }
+}
+
+/// The front end's name for its configuration, as far as it is one: it goes into a link, and servers take no link of any
+/// length.
+pub(crate) fn config_name(given: Option<String>) -> Option<String> {
+    const MAX_BYTES: usize = 256;
+    given.filter(|name| name.len() <= MAX_BYTES)
 }
 
 /// A letter, and the one-time token in it.

@@ -9,6 +9,7 @@ use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
+use crate::letters::config_name;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::visitor::Visitor;
@@ -118,7 +119,7 @@ impl Engine {
         }
         let mut mail = self.order(Occasion::ConfirmEmail, account.uid.clone(), visitor);
         mail.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
-        mail.config_name = form.config_name;
+        mail.config_name = config_name(form.config_name);
         self.register_unconfirmed(account, mail, visitor).await
     }
 
@@ -222,7 +223,15 @@ pub(crate) fn check_email(email: &str, faults: &mut FieldFaults) {
     }
     // As in the gem, a host name alone is taken for a typo.
     let options = Options::default().without_display_text().without_domain_literal().with_required_tld();
-    if email.len() > 254 || EmailAddress::parse_with_options(email, options).is_err() {
+    let plain = email.len() <= 254 && EmailAddress::parse_with_options(email, options).is_ok_and(|it| is_plain(&it));
+    if !plain {
         faults.add("email", "is not an e-mail address");
     }
+}
+
+/// Nobody has an address with a quoted part (`"a b"@c.de`) or a domain that is no name of a host (`b.cc?subject=x`), and no
+/// letter gets there; but mail programs have found a second recipient or a header in such.
+fn is_plain(email: &EmailAddress) -> bool {
+    let hosts = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    !email.local_part().contains('"') && email.domain().chars().all(hosts)
 }

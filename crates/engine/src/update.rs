@@ -2,6 +2,7 @@
 
 use baton_core::event::{EventKind, Trace};
 use baton_core::letter::Occasion;
+use baton_core::ports::Login;
 use baton_core::session::{AccountUpdate, EndSessions, PasswordHash, Profile};
 use baton_core::{Account, StoreError, UpdateAccountError};
 use secrecy::SecretString;
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::Engine;
 use crate::authenticate::Grant;
+use crate::letters::config_name;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
@@ -126,7 +128,7 @@ impl Engine {
                 let mut link = self.order(Occasion::ConfirmNewEmail, account.uid.clone(), visitor);
                 link.provider.clone_from(&account.provider);
                 link.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
-                link.config_name = change.config_name;
+                link.config_name = config_name(change.config_name);
                 if let Some(notice) = &mut notice {
                     notice.new_email = Some(email.clone());
                 }
@@ -163,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// The hash that the current password was found to fit, if it was given.
+    /// The hash that the change is made on: that which the current password was found to fit, if it was given.
     async fn check_current(
         &self,
         grant: &Grant,
@@ -178,17 +180,29 @@ impl Engine {
             CurrentPassword::Attributes => true,
         };
         let Some(given) = given else {
-            if needed && !(changes_password && grant.may_set_password()) {
-                faults.add("current_password", "can't be blank");
+            if !needed {
+                return Ok(None);
             }
+            if changes_password && grant.may_set_password() {
+                // Once, and on the password that the leave was given for: whoever sets another one meanwhile takes it back.
+                let login = self.login_of(account).await?;
+                if login.account.permit == account.permit {
+                    return Ok(Some(login.password));
+                }
+            }
+            faults.add("current_password", "can't be blank");
             return Ok(None);
         };
-        let login = self.store.find_login(&account.realm, &account.provider, &account.uid).await?;
-        let login = login.filter(|login| login.account.id == account.id).ok_or(UpdateError::Gone)?;
+        let login = self.login_of(account).await?;
         if !self.passwords.verify(given, Some(&login.password)).await? {
             faults.add("current_password", WRONG);
         }
         Ok(Some(login.password))
+    }
+
+    async fn login_of(&self, account: &Account) -> Result<Login, UpdateError> {
+        let login = self.store.find_login(&account.realm, &account.provider, &account.uid).await?;
+        login.filter(|login| login.account.id == account.id).ok_or(UpdateError::Gone)
     }
 
     /// `None` if nothing of it is given: then it is not written either, and a change made beside this one stays.

@@ -22,7 +22,7 @@ where
     H: Handler<T, Auth>,
     T: 'static,
 {
-    get(handler).head(|| async { StatusCode::OK })
+    get(handler).head(|| async { plain(StatusCode::OK, Body::empty()) })
 }
 
 /// The parameters of a link. Of several with one name the first counts.

@@ -111,6 +111,18 @@ impl TestApp {
         http: HttpSettings,
         assemble: impl FnOnce(Router, &Auth) -> Router,
     ) -> Self {
+        Self::equipped(store, clock, settings, http, |engine| engine, assemble)
+    }
+
+    /// Over any store, with what `equip` gives to the engine.
+    pub fn equipped(
+        store: Arc<dyn Store>,
+        clock: Arc<ManualClock>,
+        settings: Settings,
+        http: HttpSettings,
+        equip: impl FnOnce(Engine) -> Engine,
+        assemble: impl FnOnce(Router, &Auth) -> Router,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let gate = Gate::new();
@@ -119,7 +131,7 @@ impl TestApp {
         let settings = Settings { password_strength, ..settings };
         let (addr, auth) = runtime.block_on(async {
             let engine = Engine::open(store, keys(), Arc::new(OsRandom), settings).await.expect("an engine");
-            let auth = Auth::new(engine, http).expect("HTTP settings");
+            let auth = Auth::new(equip(engine), http).expect("HTTP settings");
             let app = assemble(protected(gate.clone()), &auth);
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let addr = listener.local_addr().expect("its address");
@@ -159,6 +171,10 @@ impl TestApp {
 
     pub fn post(&self, path: &str, body: &Value) -> Call {
         self.request(Method::POST, path).json(body)
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Call {
+        self.request(Method::PUT, path).json(body)
     }
 
     pub fn delete(&self, path: &str) -> Call {
