@@ -201,3 +201,106 @@ impl Plan {
         self.threads.unwrap_or_else(half).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use axum::Router;
+    use axum::http::{HeaderMap, StatusCode};
+    use axum::routing::get;
+
+    use super::*;
+
+    /// A server for one user that holds the token 1. The newest token is answered with the next one, the one before it with a
+    /// blank, as within a batch window; any other is refused.
+    fn rotating() -> Target {
+        let newest = Arc::new(AtomicU64::new(1));
+        let answer = move |headers: HeaderMap| {
+            let presented = headers["access-token"].to_str().unwrap_or_default().parse::<u64>().unwrap_or(0);
+            let next = presented + 1;
+            let rotated = newest.compare_exchange(presented, next, Ordering::SeqCst, Ordering::SeqCst);
+            async move {
+                match rotated {
+                    Ok(_) => (StatusCode::OK, [("access-token", next.to_string()), ("expiry", "1".into())]),
+                    Err(newest) if newest == next => {
+                        (StatusCode::OK, [("access-token", String::new()), ("expiry", String::new())])
+                    }
+                    Err(_) => (StatusCode::UNAUTHORIZED, [("x", String::new()), ("y", String::new())]),
+                }
+            }
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, Router::new().route("/page", get(answer))).await.unwrap();
+            });
+        });
+        Target::parse(&format!("http://{authority}")).unwrap()
+    }
+
+    fn plan(batch: usize, rate: Option<f64>) -> Plan {
+        Plan {
+            users: 1,
+            connections: batch,
+            batch,
+            path: "/page".into(),
+            rate,
+            spacing: Duration::ZERO,
+            duration: Duration::from_millis(200),
+            warm_up: Duration::ZERO,
+            threads: None,
+            made_up: true,
+            expect_status: 200,
+            seed: 1,
+        }
+    }
+
+    /// With a user that presents this token first.
+    fn report(plan: &Plan, token: &str) -> (Report, User) {
+        let mut user = User::made_up(1, 0, &mut SplitMix::new(1));
+        user.token = token.to_owned();
+        let mut users = vec![user];
+        let report = run(&rotating(), plan, &mut users, None).unwrap();
+        (report, users.remove(0))
+    }
+
+    #[test]
+    fn tokens_are_followed() {
+        let (report, user) = report(&plan(1, None), "1");
+        assert!(report.is_clean() && report.blanks == 0, "{}", report.text());
+        assert!(user.token.parse::<u64>().unwrap() > report.rotations, "{user:?}");
+    }
+
+    #[test]
+    fn requests_of_a_page_share_a_token() {
+        let (report, _) = report(&plan(4, Some(400.0)), "1");
+        assert!(report.is_clean() && report.rotations > 0, "{}", report.text());
+        // Each page is answered with one token. The last one may have begun within the time and ended after it.
+        let beside = report.rotations * 3;
+        assert!((beside.saturating_sub(3)..=beside + 3).contains(&report.blanks), "{}", report.text());
+    }
+
+    #[test]
+    fn a_rejection_is_noticed() {
+        let (report, user) = report(&plan(1, None), "7");
+        assert!(!report.is_clean() && report.rejections > 0 && report.answers == 0, "{}", report.text());
+        assert_eq!(user.token, "7");
+    }
+
+    #[test]
+    fn a_plan_has_to_be_possible() {
+        assert_eq!(plan(4, None).lanes(1).unwrap(), 1);
+        assert_eq!(Plan { connections: 11, ..plan(4, None) }.lanes(2).unwrap(), 2);
+        assert!(plan(0, None).lanes(1).is_err());
+        assert!(Plan { connections: 3, ..plan(4, None) }.lanes(1).is_err());
+        assert!(plan(1, None).lanes(0).is_err());
+        assert!(plan(1, Some(0.0)).lanes(1).is_err());
+        assert!(plan(1, Some(f64::INFINITY)).lanes(1).is_err());
+    }
+}
