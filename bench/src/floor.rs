@@ -1,0 +1,83 @@
+//! What answering takes before any authentication: the denominator of the ratios, and the ceiling of the generator.
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use clap::Args;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{Failure, note, print};
+
+/// What `/demo/members_only` answers, byte for byte but for the account.
+const BODY: &str = r#"{"data":{"id":1,"uid":"bench-00000001-00001@example.com"}}"#;
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+/// The command line of `floor`.
+#[derive(Debug, Args)]
+pub(crate) struct Floor {
+    /// Address and port. Port 0 takes a free one, which the first line on stdout names
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3001")]
+    listen: SocketAddr,
+    /// Do not even read the request: answer every blank line with the same bytes. What the generator reaches against
+    /// this is its own ceiling
+    #[arg(long)]
+    trivial: bool,
+}
+
+impl Floor {
+    /// Serves until it is killed.
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let failed = |error| Failure::Io(self.listen.to_string(), error);
+        // As many threads as baton has.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+        runtime.block_on(async {
+            let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
+            print(&format!("listening on http://{}\n", listener.local_addr().map_err(failed)?))?;
+            if self.trivial {
+                return trivial(&listener).await.map_err(failed);
+            }
+            let listener = listener.tap_io(|stream| without_delay(stream));
+            axum::serve(listener, routes()).await.map_err(failed)
+        })
+    }
+}
+
+fn routes() -> Router {
+    let answer = || async { ([(CONTENT_TYPE, "application/json; charset=utf-8")], BODY) };
+    Router::new().route("/demo/members_only", get(answer))
+}
+
+/// As baton does.
+fn without_delay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        note(&format!("TCP_NODELAY: {error}"));
+    }
+}
+
+async fn trivial(listener: &TcpListener) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        without_delay(&stream);
+        // A client that went away is no concern of the others.
+        tokio::spawn(async move { answer_blank_lines(stream).await.ok() });
+    }
+}
+
+/// Requests come one at a time, so what has been read ends with a blank line or is not complete.
+async fn answer_blank_lines(mut stream: TcpStream) -> std::io::Result<()> {
+    let length = BODY.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=utf-8\r\ncontent-length: {length}");
+    let answer = [head.as_bytes(), END_OF_HEAD, BODY.as_bytes()].concat();
+    let mut buffer = Vec::with_capacity(4_096);
+    while stream.read_buf(&mut buffer).await? > 0 {
+        if buffer.ends_with(END_OF_HEAD) {
+            stream.write_all(&answer).await?;
+            buffer.clear();
+        }
+    }
+    Ok(())
+}
