@@ -5,6 +5,8 @@ mod cookies;
 mod credentials;
 mod diagrams;
 mod limits;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod realms;
 mod responses;
 mod routes;
