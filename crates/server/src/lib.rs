@@ -14,6 +14,7 @@ mod health;
 pub mod keys;
 mod listen;
 pub mod logging;
+mod openapi;
 mod purge;
 mod run;
 mod start;
