@@ -32,6 +32,8 @@
 //! Several kinds of account are several engines over one store, each with a realm and an [`Auth`] of its own. A token of the one
 //! is worthless to the layer of the other; [`AuthLayer::any_of`] takes those of several.
 //!
+//! With the feature `openapi`, `openapi` describes the ready-made routes as OpenAPI 3.1.
+//!
 //! # Deployment caveats
 //!
 //! - Put the layer **outside** a CORS layer of your own that lists exposed headers, or use [`Auth::cors`]: tower-http's layer
@@ -45,6 +47,8 @@ mod credentials;
 mod extract;
 mod layer;
 mod limits;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod origins;
 mod problem;
 mod routes;
@@ -61,6 +65,8 @@ pub use cookie::{CookieSettings, SameSite};
 pub use extract::CurrentUser;
 pub use layer::{AuthLayer, AuthService};
 pub use limits::{Quota, Quotas, RateLimits, Scopes};
+#[cfg(feature = "openapi")]
+pub use openapi::openapi;
 pub use origins::{InvalidOrigin, Origins};
 pub use problem::{Problem, Shape};
 pub use routes::auth_routes;

@@ -238,6 +238,12 @@ impl Problem {
         self
     }
 
+    /// Status, body and headers, for whoever describes it.
+    #[cfg(feature = "openapi")]
+    pub(crate) fn parts(&self) -> (StatusCode, &Value, &[(HeaderName, HeaderValue)]) {
+        (self.status, &self.body, &self.headers)
+    }
+
     /// The response, with whatever kind of body the service around has.
     #[must_use]
     pub fn into_response_of<B: From<Bytes>>(self) -> Response<B> {

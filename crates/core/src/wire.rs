@@ -225,6 +225,28 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::NotAuthenticated,
+        Self::TokenInvalid,
+        Self::TokenSuperseded,
+        Self::TokenExpired,
+        Self::SessionRevoked,
+        Self::BadCredentials,
+        Self::Unconfirmed,
+        Self::Locked,
+        Self::LinkInvalid,
+        Self::RedirectRefused,
+        Self::CrossSite,
+        Self::Invalid,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RateLimited,
+        Self::Unavailable,
+    ];
+
     /// As it stands in a body.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -250,3 +272,13 @@ impl Code {
         }
     }
 }
+
+// `ALL` is complete and in order; what is last stays last.
+const _: () = {
+    let mut at = 0;
+    while at < Code::ALL.len() {
+        assert!(Code::ALL[at] as usize == at, "Code::ALL is not in the order of the variants");
+        at += 1;
+    }
+    assert!(Code::Unavailable as usize + 1 == Code::ALL.len(), "Code::ALL is not complete");
+};

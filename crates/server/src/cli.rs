@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{DEFAULT_FILE, Problems, Sources};
-use crate::{StartError, keys, run};
+use crate::config::{Config, DEFAULT_FILE, Problems, Sources};
+use crate::{StartError, keys, openapi, run};
 
 /// Authentication with access tokens that change on every request.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the HTTP interface as OpenAPI, as it is with this configuration
+    Openapi(Files),
     /// Make keys
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -115,6 +117,7 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Serve(files) => run::serve(&sources_of(files)),
         Command::Config(ConfigCommand::Check(files)) => check(&sources_of(files)),
         Command::Config(ConfigCommand::Print) => print(DEFAULT_FILE),
+        Command::Openapi(files) => describe(&sources_of(files)),
         Command::Keys(KeysCommand::New { file: None }) => print(&keys::fresh_line()?),
         Command::Keys(KeysCommand::New { file: Some(file) }) => {
             let added = keys::add(&file)?;
@@ -129,6 +132,12 @@ fn check(sources: &Sources) -> Result<(), Failure> {
         let _ = writeln!(io::stderr(), "warning: {warning}");
     }
     print("ok\n")
+}
+
+fn describe(sources: &Sources) -> Result<(), Failure> {
+    let document = openapi::document(&Config::load(sources)?);
+    let json = document.to_pretty_json().map_err(|error| Failure::Io("JSON", error.into()))?;
+    print(&format!("{json}\n"))
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ pub mod keys;
 mod listen;
 pub mod logging;
 mod mailbox;
+mod openapi;
 mod purge;
 mod run;
 mod start;

@@ -13,6 +13,8 @@ mod limits;
 mod lockouts;
 mod one_answer;
 mod one_time;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod outbox;
 mod realms;
 mod resets;

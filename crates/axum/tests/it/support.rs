@@ -368,17 +368,20 @@ impl Call {
 
     /// On a connection that `agent` may hold open.
     pub fn send_on(self, agent: &ureq::Agent) -> Answer {
-        let mut request = http::Request::builder().method(self.method).uri(self.url);
+        let mut request = http::Request::builder().method(&self.method).uri(&self.url);
         for (name, value) in self.headers {
             request = request.header(name, value.into_bytes());
         }
         let request = request.body(self.body.unwrap_or_default()).expect("a request");
         let mut response = agent.run(request).expect("an answer");
-        Answer {
+        let answer = Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             text: response.body_mut().read_to_string().expect("a body"),
-        }
+        };
+        #[cfg(feature = "openapi")]
+        crate::openapi::look_up(&self.method, &self.url, &answer);
+        answer
     }
 }
 

@@ -7,6 +7,7 @@ mod binary;
 mod cli;
 mod config;
 mod crash;
+mod openapi;
 mod passwords;
 mod rate_limits;
 mod readme;
