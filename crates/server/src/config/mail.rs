@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_engine::{Redirect, SecretString};
-use baton_mail::{Login, SmtpSettings, TemplateError, TemplateSettings, Templates};
+use baton_engine::{OsRandom, Redirect, SecretString};
+use baton_mail::{Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TemplateError, TemplateSettings, Templates};
 
 use super::reader::Reader;
 
@@ -24,7 +24,27 @@ pub struct MailConfig {
 pub(super) const PASSWORD: &str = "mail.password";
 
 pub(super) fn read(reader: &mut Reader<'_>) -> MailConfig {
-    MailConfig { smtp: smtp(reader), templates: templates(reader), public_url: public_url(reader) }
+    let (smtp, templates) = (smtp(reader), templates(reader));
+    if let (Some(smtp), Some(templates)) = (&smtp, &templates)
+        && let Err(error) = SmtpMailer::new(smtp, Arc::clone(templates), Arc::new(OsRandom))
+    {
+        reader.refuse(faulty(&error), error);
+    }
+    MailConfig { smtp, templates, public_url: public_url(reader) }
+}
+
+/// The setting that is to blame.
+fn faulty(error: &SmtpSettingsError) -> &'static str {
+    match error {
+        SmtpSettingsError::Address("reply_to") => "mail.reply_to",
+        SmtpSettingsError::Address(_) => "mail.from",
+        SmtpSettingsError::HostName("hello_name") => "mail.hello_name",
+        SmtpSettingsError::Timeout => "mail.timeout",
+        SmtpSettingsError::ReadCaFile { .. } | SmtpSettingsError::CaFile(_) | SmtpSettingsError::Tls(_) => {
+            "mail.ca_file"
+        }
+        SmtpSettingsError::Url(_) | SmtpSettingsError::HostName(_) => "mail.url",
+    }
 }
 
 fn smtp(reader: &mut Reader<'_>) -> Option<SmtpSettings> {
@@ -93,7 +113,7 @@ fn public_url(reader: &mut Reader<'_>) -> String {
     }
     if let Err(error) = Redirect::parse(&url) {
         reader.refuse(KEY, error);
-    } else if !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme)) {
+    } else if !(url.starts_with("https://") || url.starts_with("http://")) {
         reader.refuse(KEY, "has to begin with https:// or http://");
     }
     url
