@@ -7,6 +7,8 @@ mod binary;
 mod cli;
 mod config;
 mod crash;
+mod journey;
+mod mail;
 mod openapi;
 mod passwords;
 mod rate_limits;
