@@ -248,6 +248,33 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
         ("password.min_score=5", "has to be a whole number from 0 to 4"),
         ("password.min_score=-1", "has to be a whole number from 0 to 4"),
         ("password.blocklist_file=/", "it cannot be read"),
+        ("confirmable=maybe", "has to be true, false or"),
+        ("confirm_within=0", "has to be from 1s to"),
+        ("reset_password_within=8 days", "has to be from 1s to 7 days"),
+        ("reset_password_session=2 days", "has to be from 1s to 1 day"),
+        ("redirect_allowlist=https://*.com", "\"https://*.com\""),
+        ("redirect_allowlist=https://app.example.com/a/../b", "\"https://app.example.com/a/../b\""),
+        ("redirect_allowlist=javascript://x", "\"javascript://x\""),
+        ("redirect_allowlist=*", "\"*\""),
+        ("default_confirm_success_url=/welcome", "is not an absolute URL"),
+        ("default_password_reset_url=HTTPS://app.example.com", "has an origin in an unusual form"),
+        ("default_unlock_success_url=https://app.example.com/a b", "holds white space"),
+        ("lockable.max_attempts=0", "has to be a whole number from 1"),
+        ("lockable.unlock_after=31 days", "has to be from 1s to"),
+        ("lockable.unlock_after=sometimes", "is not a duration"),
+        ("lockable.forget_after=0", "has to be from 1s to"),
+        ("mail.timeout=5m", "has to be from 100ms to 4m"),
+        ("mail.url=smtp://postman:pigeon@mail.example.com", "mail.url (--set): holds a name or a password"),
+        ("mail.password=pigeon", "mail.password (--set): is a secret"),
+        ("mail.product=", "has to be one line of text"),
+        ("mail.language=tlh", "there are no sentences in the default language, `tlh`"),
+        ("mail.templates=/nowhere", "/nowhere"),
+        ("mail.public_url=auth.example.com", "is not an absolute URL"),
+        ("mail.public_url=ftp://auth.example.com", "has to begin with https:// or http://"),
+        ("audit.keep=11 years", "has to be from 0 to 3650 days"),
+        ("webhooks.events=logged_in", "\"logged_in\" is no event; there are registered, signed_in"),
+        ("webhooks.timeout=2m", "has to be from 100ms to 1m"),
+        ("webhooks.secret=whsec_x", "webhooks.secret (--set): is a secret"),
         ("log.format=xml", "has to be one of"),
         ("log.level=verbose", "has to be one of"),
     ];
@@ -412,10 +439,69 @@ fn files_that_cannot_be_read_are_named() {
     assert!(complaints(&set(&["realm"])).contains("has to be key=value"));
 }
 
+/// A server that sends letters.
+const MAIL: [&str; 3] =
+    ["mail.url=smtp://mail.example.com", "mail.from=a@example.com", "mail.public_url=https://auth.example.com"];
+
+#[test]
+fn letters_need_settings_that_fit_together() {
+    let said = complaints(&set(&["mail.url=smtp://mail.example.com"]));
+    assert!(said.contains("mail.from = \"\" (default): is needed") && said.lines().count() == 1, "{said}");
+    // What the mail library would refuse at the start is said by `baton config check` already.
+    for (assignment, expected) in [
+        ("mail.url=smtp:/", "mail.url = \"smtp:/\" (--set): the SMTP URL names no host"),
+        ("mail.url=http://mail.example.com", "has to begin with smtp://, smtps:// or smtp+plain://"),
+        ("mail.url=smtp://mail.example.com/queue", "has to end after the port"),
+        ("mail.from=Ann", "mail.from = \"Ann\" (--set): `from` has to be an address"),
+        ("mail.reply_to=ann at home", "mail.reply_to = \"ann at home\" (--set): `reply_to` has to be an address"),
+        ("mail.hello_name=a b", "mail.hello_name = \"a b\" (--set): `hello_name` has to be the name of a host"),
+        ("mail.ca_file=/nowhere.pem", "mail.ca_file = \"/nowhere.pem\" (--set): /nowhere.pem: No such file"),
+        ("mail.ca_file=/dev/null", "/dev/null: holds no certificates in PEM form"),
+        ("mail.username=postman", "mail.username = \"postman\" (--set): has to be set together with mail.password"),
+    ] {
+        let said = complaints(&set(&[&MAIL[..], &[assignment]].concat()));
+        assert!(said.contains(expected) && said.lines().count() == 1, "{assignment}: {said}");
+    }
+    let password = |value: &str| Sources { env: env(&[("BATON_MAIL__PASSWORD", value)]).env, ..set(&MAIL) };
+    let said = complaints(&password("pigeon"));
+    assert!(said.contains("mail.username") && said.lines().count() == 1 && !said.contains("pigeon"), "{said}");
+    let mut both = password("pigeon");
+    both.set.push("mail.username=postman".into());
+    let config = Config::load(&both).unwrap();
+    assert_eq!(config.mail.smtp.as_ref().unwrap().login.as_ref().unwrap().password.expose_secret(), "pigeon");
+    assert!(!format!("{both:?} {config:?}").contains("pigeon"));
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("en.toml"), "greeting = \"Hi,\"\nfooter = \"{{ emial }}\"\n").unwrap();
+    let said = complaints(&set(&[&format!("mail.templates={}", folder.path().display())]));
+    assert!(said.contains("mail.templates = ") && said.contains("en.toml:2: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn accounts_are_confirmed_where_letters_are_sent() {
+    let required =
+        |assignments: &[&str]| Config::load(&set(assignments)).unwrap().realms[0].engine.confirmation.required;
+    assert!(!required(&[]) && required(&MAIL));
+    assert!(required(&["confirmable=true"]) && !required(&[&MAIL[..], &["confirmable=false"]].concat()));
+    assert_eq!(unsafe_in_production(&MAIL), "");
+    for url in ["smtp+plain://localhost", "smtp+plain://127.0.0.1:25", "smtp+plain://[::1]", "smtps://mail.example.com"]
+    {
+        let url = format!("mail.url={url}");
+        assert_eq!(unsafe_in_production(&[&MAIL[..], &[&url]].concat()), "");
+    }
+}
+
+#[test]
+fn events_are_posted_signed_or_not_at_all() {
+    let said = complaints(&set(&["webhooks.urls=https://hooks.example.com/baton"]));
+    assert!(said.contains("webhooks.secret (default): is needed") && said.lines().count() == 1, "{said}");
+}
+
 #[test]
 fn every_unsafe_setting_is_refused_in_production() {
     assert_eq!(unsafe_in_production(&[]), "");
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 16] = [
         (&["batch_request_buffer_throttle=61"], "batch_request_buffer_throttle = \"61\" (--set): is longer than 1m"),
         (&["batch_request_buffer_throttle=5", "token_lifespan=5"], "is not shorter than token_lifespan"),
         (
@@ -428,6 +514,28 @@ fn every_unsafe_setting_is_refused_in_production() {
         ),
         (&["cookie_enabled=true", "cookie_attributes.http_only=false"], "lets every script of the page read the token"),
         (&["server.allowed_localhost_origins=true"], "it is for `baton dev`"),
+        (&["confirmable=true"], "confirmable = \"true\" (--set): needs somebody who sends the letters: set mail.url"),
+        (&["redirect_allow_localhost=true"], "it is for `baton dev`"),
+        (
+            &["lockable.enabled=true", "lockable.unlock_after=never"],
+            "lockable.unlock_after = \"never\" (--set): leaves no way to lift a lock",
+        ),
+        (
+            &["mail.url=smtps://mail.example.com", "mail.from=a@example.com"],
+            "mail.public_url = \"\" (default): is needed with mail.url",
+        ),
+        (
+            &[&MAIL[..], &["mail.public_url=http://auth.example.com"]].concat(),
+            "mail.public_url = \"http://auth.example.com\" (--set): has to begin with https://",
+        ),
+        (
+            &[&MAIL[..], &["mail.url=smtp+plain://mail.example.com"]].concat(),
+            "mail.url = \"smtp+plain://mail.example.com\" (--set): sends letters, and the links in them, over connections",
+        ),
+        (
+            &[&MAIL[..], &["lockable={ enabled = true, unlock_after = \"never\", by_mail = false }"]].concat(),
+            "leaves no way to lift a lock",
+        ),
         (&["password.min_length=7"], "has to be at least 8"),
         (&["password.max_length=63"], "has to be at least 64"),
         (
