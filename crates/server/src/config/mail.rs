@@ -72,8 +72,10 @@ fn smtp(reader: &mut Reader<'_>) -> Option<SmtpSettings> {
     }
     let mut smtp = match SmtpSettings::from_url(&url, from) {
         Ok(smtp) => smtp,
-        Err(error) => {
-            reader.refuse(URL, error);
+        Err(_) => {
+            // Not what the library says: it tells how to write a password into the URL.
+            let why = "has to be smtp://HOST, smtps://HOST or smtp+plain://HOST, with :PORT if it is not the usual one";
+            reader.refuse(URL, why);
             return None;
         }
     };
@@ -115,6 +117,8 @@ fn public_url(reader: &mut Reader<'_>) -> String {
         reader.refuse(KEY, error);
     } else if !(url.starts_with("https://") || url.starts_with("http://")) {
         reader.refuse(KEY, "has to begin with https:// or http://");
+    } else if url.contains(['?', '#']) {
+        reader.refuse(KEY, "has to end with its path: links are made by writing on");
     }
     url
 }

@@ -271,6 +271,8 @@ fn what_cannot_be_is_refused_with_name_value_and_origin() {
         ("mail.templates=/nowhere", "/nowhere"),
         ("mail.public_url=auth.example.com", "is not an absolute URL"),
         ("mail.public_url=ftp://auth.example.com", "has to begin with https:// or http://"),
+        ("mail.public_url=https://auth.example.com/?a=1", "has to end with its path"),
+        ("mail.public_url=https://auth.example.com/#/", "has to end with its path"),
         ("audit.keep=11 years", "has to be from 0 to 3650 days"),
         ("webhooks.events=logged_in", "\"logged_in\" is no event; there are registered, signed_in"),
         ("webhooks.timeout=2m", "has to be from 100ms to 1m"),
@@ -449,9 +451,10 @@ fn letters_need_settings_that_fit_together() {
     assert!(said.contains("mail.from = \"\" (default): is needed") && said.lines().count() == 1, "{said}");
     // What the mail library would refuse at the start is said by `baton config check` already.
     for (assignment, expected) in [
-        ("mail.url=smtp:/", "mail.url = \"smtp:/\" (--set): the SMTP URL names no host"),
-        ("mail.url=http://mail.example.com", "has to begin with smtp://, smtps:// or smtp+plain://"),
-        ("mail.url=smtp://mail.example.com/queue", "has to end after the port"),
+        ("mail.url=smtp:/", "mail.url = \"smtp:/\" (--set): has to be smtp://HOST, smtps://HOST or"),
+        ("mail.url=http://mail.example.com", "has to be smtp://HOST"),
+        ("mail.url=smtp://mail.example.com/queue", "has to be smtp://HOST"),
+        ("mail.url=mail.example.com:25", "has to be smtp://HOST"),
         ("mail.from=Ann", "mail.from = \"Ann\" (--set): `from` has to be an address"),
         ("mail.reply_to=ann at home", "mail.reply_to = \"ann at home\" (--set): `reply_to` has to be an address"),
         ("mail.hello_name=a b", "mail.hello_name = \"a b\" (--set): `hello_name` has to be the name of a host"),
@@ -485,6 +488,7 @@ fn accounts_are_confirmed_where_letters_are_sent() {
     assert!(!required(&[]) && required(&MAIL));
     assert!(required(&["confirmable=true"]) && !required(&[&MAIL[..], &["confirmable=false"]].concat()));
     assert_eq!(unsafe_in_production(&MAIL), "");
+    assert_eq!(unsafe_in_production(&[&MAIL[..], &["mail.public_url=https://example.com/api/"]].concat()), "");
     for url in ["smtp+plain://localhost", "smtp+plain://127.0.0.1:25", "smtp+plain://[::1]", "smtps://mail.example.com"]
     {
         let url = format!("mail.url={url}");
