@@ -11,6 +11,7 @@ FOLDER holds cert.pem and key.pem, and `mode`, a word that is read anew at each 
     later        451 to each recipient
     drop         hangs up after the first line of a letter
     stall        stops reading after the first line of a letter, for as long as the mode stays
+    lose         takes a letter, and hangs up instead of saying so
     hold         takes a letter, and does not say so as long as the mode stays
 
 It writes what happens into FOLDER/events, an object a line, and `listening` to stdout. It ends with its stdin: whoever
@@ -69,6 +70,9 @@ class Handler:
             note("holding")
             await while_mode_is("hold")
         keep(session, envelope)
+        if mode() == "lose":
+            server.transport.abort()
+            raise asyncio.CancelledError
         return "250 2.0.0 OK"
 
 

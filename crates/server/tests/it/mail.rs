@@ -180,6 +180,26 @@ fn a_letter_survives_a_mail_server_that_is_killed_while_reading_it() {
     assert_eq!(smtp.letters().len(), 1);
 }
 
+/// The one case in which a letter comes twice (RFC 5321 §4.5.3.2.6): nobody knows that it was taken.
+#[test]
+fn a_letter_whose_receipt_is_lost_comes_again_with_a_link_that_is_good() {
+    let smtp = Smtp::start();
+    let site = site(&smtp);
+    let here = site.start(Duration::ZERO);
+    smtp.behave(Mode::Lose);
+    register(here.http, "ann@example.com");
+    site.wait_for_attempts(1, 1);
+    smtp.behave(Mode::Normal);
+    here.advance(PAUSES[0]);
+    let letters = smtp.wait_for_letters(2);
+    site.wait_for_empty_outbox();
+    assert_eq!((letters[0].to(), letters[0].subject()), (letters[1].to(), letters[1].subject()));
+    let first = here.http.get(&letters[0].link()).send();
+    assert!(first.header("location").ends_with("=false"), "the later link is the good one: {first:?}");
+    confirm(here.http, &letters[1]);
+    here.stop();
+}
+
 #[test]
 fn a_mail_server_that_falls_silent_is_given_up_on() {
     let smtp = Smtp::start();

@@ -26,6 +26,7 @@ pub enum Mode {
     Later,
     Drop,
     Stall,
+    Lose,
     Hold,
 }
 
@@ -39,6 +40,7 @@ impl Mode {
             Self::Later => "later",
             Self::Drop => "drop",
             Self::Stall => "stall",
+            Self::Lose => "lose",
             Self::Hold => "hold",
         }
     }
