@@ -7,7 +7,7 @@ use baton_core::StoreError;
 use baton_core::error::Cause;
 use baton_core::event::{EventKind, Message, MessageBody, Outcome, Recorded, Trace};
 use baton_core::letter::{MailError, MailOrder, Occasion};
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::Engine;
 use crate::letters::Written;
@@ -27,7 +27,7 @@ pub trait WebhookSender: Send + Sync {
 #[error("not taken: {0}")]
 pub struct WebhookError(#[source] pub Cause);
 
-/// What came of one round.
+/// What came of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Delivered {
     /// Messages that are out.
@@ -38,16 +38,8 @@ pub struct Delivered {
     pub postponed: usize,
 }
 
-impl Delivered {
-    /// Whether there was anything to do: then there may be more.
-    #[must_use]
-    pub const fn any(self) -> bool {
-        self.sent + self.dropped + self.postponed > 0
-    }
-}
-
-/// How many messages a round takes; they go out at the same time.
-const ROUND: u32 = 8;
+/// How many messages go out at the same time.
+const MOST_AT_ONCE: usize = 8;
 /// How long nobody else takes them. Longer than a mailer or a receiver may take.
 const LEASE: Duration = Duration::from_secs(5 * 60);
 /// The pause after the first attempt; twice as long after each further one.
@@ -56,22 +48,31 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// With those pauses, about five days.
 const MOST_ATTEMPTS: u32 = 130;
 
-/// One round: sends what is due. The engines share one store; each serves a realm.
+/// Sends what is due, a few messages at a time. The engines share one store; each serves a realm.
 ///
 /// # Errors
 /// [`StoreError`] if the outbox could not be read. What was taken out of it comes back by itself.
 pub async fn deliver(engines: &[&Engine]) -> Result<Delivered, StoreError> {
     let Some(any) = engines.first() else { return Ok(Delivered::default()) };
-    let messages = any.store.claim(ROUND, LEASE).await?;
     let mut delivered = Delivered::default();
-    for fate in join_all(messages.iter().map(|message| carry(engines, any, message))).await {
-        match fate {
-            Fate::Sent => delivered.sent += 1,
-            Fate::Dropped => delivered.dropped += 1,
-            Fate::Postponed => delivered.postponed += 1,
+    let mut under_way = FuturesUnordered::new();
+    let mut outcome = Ok(());
+    loop {
+        // One that takes its time does not hold up the others.
+        let room = MOST_AT_ONCE.saturating_sub(under_way.len());
+        if outcome.is_ok() && room > 0 {
+            match any.store.claim(u32::try_from(room).unwrap_or(1), LEASE).await {
+                Ok(messages) => under_way.extend(messages.into_iter().map(|message| carry(engines, any, message))),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        match under_way.next().await {
+            Some(Fate::Sent) => delivered.sent += 1,
+            Some(Fate::Dropped) => delivered.dropped += 1,
+            Some(Fate::Postponed) => delivered.postponed += 1,
+            None => return outcome.map(|()| delivered),
         }
     }
-    Ok(delivered)
 }
 
 #[derive(Clone, Copy)]
@@ -81,7 +82,7 @@ enum Fate {
     Postponed,
 }
 
-async fn carry(engines: &[&Engine], any: &Engine, message: &Message) -> Fate {
+async fn carry(engines: &[&Engine], any: &Engine, message: Message) -> Fate {
     let realm = match &message.body {
         MessageBody::Mail(order) => &order.realm,
         MessageBody::Webhook(_, recorded) => &recorded.event.realm,

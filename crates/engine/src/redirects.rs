@@ -43,6 +43,12 @@ impl RedirectAllowlist {
         Self { localhost: true, ..self }
     }
 
+    /// Whether an entry leads to `http://`, where anybody on the way can read what is in the URL.
+    #[must_use]
+    pub fn allows_http(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.scheme == "http")
+    }
+
     /// Whether it allows localhost.
     #[must_use]
     pub const fn allows_localhost(&self) -> bool {

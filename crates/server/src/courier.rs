@@ -45,7 +45,6 @@ async fn run(realms: Vec<Auth>, bell: Arc<Notify>, mut stopped: watch::Receiver<
     let engines: Vec<&Engine> = realms.iter().map(Auth::engine).collect();
     while !*stopped.borrow() {
         let pause = match deliver(&engines).await {
-            Ok(delivered) if delivered.any() => continue,
             Ok(_) => PAUSE,
             Err(error) => {
                 tracing::warn!(%error, "the outbox cannot be read; trying again later");

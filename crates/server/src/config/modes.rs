@@ -134,6 +134,19 @@ impl Config {
         if realm.engine.password_strength.min_score == 0 && !preset {
             warn("password.min_score", "people may choose the passwords that are tried first");
         }
+        let redirects = &realm.engine.redirects;
+        if redirects.allowlist.allows_http() {
+            warn("redirect_allowlist", "leads to http://, where anybody on the way can read the session in the URL");
+        }
+        for (key, url) in [
+            ("default_confirm_success_url", &redirects.default_confirm_success_url),
+            ("default_password_reset_url", &redirects.default_password_reset_url),
+            ("default_unlock_success_url", &redirects.default_unlock_success_url),
+        ] {
+            if url.as_ref().is_some_and(|url| url.as_str().starts_with("http://")) {
+                warn(key, "is http://, where anybody on the way can read the session in the URL");
+            }
+        }
         if realm.http.credentials_in_params {
             warn("credentials_in_params", "tokens may end up in the logs of proxies and in browsers' histories");
         }

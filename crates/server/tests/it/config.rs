@@ -499,7 +499,17 @@ fn accounts_are_confirmed_where_letters_are_sent() {
 #[test]
 fn events_are_posted_signed_or_not_at_all() {
     let said = complaints(&set(&["webhooks.urls=https://hooks.example.com/baton"]));
-    assert!(said.contains("webhooks.secret (default): is needed") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("webhooks.secret (default): webhooks need a secret") && said.lines().count() == 1, "{said}");
+    for (secret, why) in [("whsec_c2hvcnQ=", "24 to 64"), ("none", "whsec_"), ("whsec_!!!", "base64")] {
+        let env = vec![("BATON_WEBHOOKS__SECRET".to_owned(), secret.to_owned())];
+        let said = complaints(&Sources { env, ..set(&["webhooks.urls=https://hooks.example.com"]) });
+        assert!(said.contains("webhooks.secret (BATON_WEBHOOKS__SECRET)") && said.contains(why), "{said}");
+        assert!(!said.contains("c2hvcnQ") && !said.contains("!!!"), "{said}");
+    }
+    for url in ["http://hooks.example.com", "ftp://hooks.example.com", "https://a@hooks.example.com", "hooks"] {
+        let said = complaints(&set(&[&format!("webhooks.urls={url}")]));
+        assert!(said.contains("webhooks.urls ="), "{url}: {said}");
+    }
 }
 
 #[test]
@@ -576,6 +586,10 @@ fn what_is_allowed_and_doubtful_is_warned_about() {
         assert_eq!(warnings(&[&format!("server.trusted_proxies={everybody}")]), ["server.trusted_proxies"]);
     }
     assert_eq!(warnings(&["credentials_in_params=true"]), ["credentials_in_params"]);
+    assert_eq!(warnings(&["redirect_allowlist=https://a.example,http://b.example"]), ["redirect_allowlist"]);
+    assert_eq!(warnings(&["default_unlock_success_url=http://a.example/"]), ["default_unlock_success_url"]);
+    let safe = ["redirect_allowlist=https://a.example,myapp://back", "default_confirm_success_url=https://a.example/"];
+    assert_eq!(warnings(&safe), [] as [&str; 0]);
 }
 
 #[test]

@@ -18,3 +18,4 @@ mod secrets;
 mod support;
 mod traces;
 mod trouble;
+mod webhooks;
