@@ -10,9 +10,9 @@ const README: &str = include_str!("../../../../README.md");
 fn the_session_of_the_readme_is_real() {
     let baton = Baton::dev(&[]);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let session = README.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a session");
+    let sessions = README.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut steps = 0;
-    for step in session.split("$ ").skip(1) {
+    for step in sessions.flat_map(|session| session.split("$ ").skip(1)) {
         let (command, expected) = step.split_once('\n').expect("a command and its output");
         let command = command.replace("http://127.0.0.1:3000", &baton.url(""));
         let output = Command::new("bash").args(["-c", &command]).current_dir(folder.path()).output().expect("bash");
@@ -20,7 +20,7 @@ fn the_session_of_the_readme_is_real() {
         assert_eq!(comparable(&seen), comparable(expected), "{command}");
         steps += 1;
     }
-    assert_eq!(steps, 5);
+    assert_eq!(steps, 6);
 }
 
 /// Without what differs from run to run: tokens, ids, times. A body that ends without a line break is put on a line of its own.
