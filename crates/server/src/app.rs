@@ -16,6 +16,7 @@ use baton_mail::Mailbox;
 use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Uri};
 use http_body_util::Limited;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -58,15 +59,15 @@ pub(crate) fn router(
 
 fn around(routes: Router, everybody: &AuthLayer, config: &ServerConfig, ids: RequestIds) -> Router {
     let proxies = Proxies::new(config.trusted_proxies.clone());
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout))
-        .layer(from_fn_with_state(config.max_body_bytes, limit_body))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(everybody.cors())
+    // As one layer: the router boxes what each of its own layers makes, for every request.
+    let layers = ServiceBuilder::new()
+        .map_request(move |request| client_addr::set(&proxies, request))
         .layer(from_fn_with_state(ids, access_log::log))
-        .layer(from_fn_with_state(proxies, client_addr::set))
+        .layer(everybody.cors())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(config.max_body_bytes, limit_body))
+        .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout));
+    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(layers)
 }
 
 async fn not_found(uri: Uri) -> Problem {

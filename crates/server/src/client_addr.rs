@@ -7,9 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::{ConnectInfo, Request};
 use baton_axum::ClientAddr;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
@@ -79,13 +77,13 @@ impl Proxies {
 }
 
 /// Sets [`ClientAddr`].
-pub(crate) async fn set(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
+pub(crate) fn set(proxies: &Proxies, mut request: Request) -> Request {
     if let Some(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()) {
         proxies.suspect(peer, request.headers());
         let client = client(peer, request.headers(), &proxies.trusted);
         request.extensions_mut().insert(ClientAddr(client));
     }
-    next.run(request).await
+    request
 }
 
 /// Who sent a request that came from `peer`.
