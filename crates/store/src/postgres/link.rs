@@ -72,7 +72,10 @@ impl Connector {
             if !pooled {
                 let given = server.get_options().unwrap_or_default();
                 let limit = self.options.statement_timeout.as_millis();
-                server.options(format!("{given} -c {DIRECT}=yes -c statement_timeout={limit}").trim_start());
+                // The functions count on seeing what was committed before each of their statements.
+                let isolation = r"default_transaction_isolation=read\ committed";
+                let ours = format!("-c {DIRECT}=yes -c statement_timeout={limit} -c {isolation}");
+                server.options(format!("{given} {ours}").trim_start());
             }
             let (client, connection) = server.connect(self.tls.clone()).await?;
             let driver = tokio::spawn(async move {

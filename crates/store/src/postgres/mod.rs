@@ -7,7 +7,7 @@
 //!   not undo does, also where the server's default is not to wait. The two go over connections of their own, so that a read
 //!   does not queue behind a sign-in that waits for the disk.
 //! - Time is the server's clock. If that is set back, or a replica with a slower clock takes over, time goes on from the
-//!   latest time that was recorded, at about half the clock's pace, until the clock has caught up. A row's own times never
+//!   latest time that was recorded, at about two thirds of the clock's pace, until the clock has caught up. A row's own times never
 //!   go back.
 //! - While PostgreSQL is away, operations are answered [`StoreError::Unavailable`] after a second. A connection that was
 //!   lost between a write and its answer is [`StoreError::Uncertain`]. Connections are made anew with growing pauses.
@@ -87,6 +87,12 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`] if PostgreSQL cannot be reached or lets nobody in.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         options.check_schema()?;
+        if options.is_exposed() {
+            tracing::warn!(
+                "the connection to PostgreSQL is protected against those who listen at best; say sslmode=verify-full in the \
+                 URL, or sslmode=disable if the network is yours alone"
+            );
+        }
         let schema = options.schema.clone();
         let connector = Arc::new(Connector::new(options)?);
         let unreachable = |error| StoreError::Unavailable { store: NAME, cause: Box::new(error) };

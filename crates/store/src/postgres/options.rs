@@ -1,5 +1,6 @@
 //! What can be set, and the URL that most of it is set with.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use baton_core::error::StoreError;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 
 use super::error::unusable;
 use super::tls::SslMode;
@@ -107,10 +109,27 @@ impl PostgresOptions {
             SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
             SslMode::Require | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
         });
+        // A server whose machine has vanished says nothing. These notice that sooner than the system's two hours.
+        if !others.iter().any(|pair| pair.starts_with("keepalives")) {
+            let second = Duration::from_secs(1);
+            options.server.keepalives_idle(30 * second).keepalives_interval(10 * second).keepalives_retries(3);
+        }
+        if options.server.get_tcp_user_timeout().is_none() {
+            options.server.tcp_user_timeout(options.statement_timeout);
+        }
         if options.server.get_application_name().is_none() {
             options.server.application_name("baton");
         }
         Ok(options)
+    }
+
+    /// Whether the way to the server is open to whoever can change what goes over it, and nobody has said that it may be.
+    pub(super) fn is_exposed(&self) -> bool {
+        let away = |host: &Host| match host {
+            Host::Tcp(name) => !(name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())),
+            Host::Unix(_) => false,
+        };
+        self.ssl_mode == SslMode::Prefer && self.server.get_hosts().iter().any(away)
     }
 
     /// The name goes into statements as it is, so it has to be one that is harmless there.
@@ -167,6 +186,21 @@ mod tests {
         assert_eq!(options.server.get_ports(), [6432]);
         assert_eq!(options.server.get_ssl_mode(), tokio_postgres::config::SslMode::Require);
         assert!(!format!("{options:?}").contains("cret"));
+    }
+
+    #[test]
+    fn what_is_exposed_is_known() {
+        for (url, exposed) in [
+            ("postgres://db.test/app", true),
+            ("postgres://192.0.2.1/app?sslmode=prefer", true),
+            ("postgres://db.test/app?sslmode=disable", false),
+            ("postgres://db.test/app?sslmode=verify-full", false),
+            ("postgres://localhost/app", false),
+            ("postgres://127.0.0.2/app", false),
+            ("postgres:///app?host=/run/postgresql", false),
+        ] {
+            assert_eq!(PostgresOptions::from_url(url).expect("a good one").is_exposed(), exposed, "{url}");
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 mod faults;
 mod open;
+mod pooler;
+mod processes;
+mod proxy;
 mod server;
 mod suite;
 mod time;

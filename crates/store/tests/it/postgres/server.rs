@@ -68,8 +68,15 @@ impl Server {
 
     /// Starts it again on the same port.
     pub(crate) fn restart(&self, settings: &[&str]) {
-        let child = launch(&self.folder, self.port, settings).expect("it starts again");
-        *self.own.lock() = Some(child);
+        // What the server had started ends when it notices that the server is gone; until then it holds the memory.
+        for _ in 0..100 {
+            if let Some(child) = launch(&self.folder, self.port, settings) {
+                *self.own.lock() = Some(child);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("PostgreSQL does not start again");
     }
 
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
@@ -183,15 +190,17 @@ fn launch(folder: &Path, port: u16, settings: &[&str]) -> Option<Child> {
 
 /// Ends the server and removes its files when `owner` is gone, also if that was killed.
 fn watch(owner: u32, folder: &Path) {
-    let script = "while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done
-        kill -QUIT \"$(head -n 1 \"$2/data/postmaster.pid\")\" 2>/dev/null; sleep 1; rm -rf \"$2\" \"${2%.*}.lock\"";
-    Command::new("sh")
+    let script = "(
+        while kill -0 \"$1\" 2>/dev/null; do sleep 0.5; done
+        kill -QUIT \"$(head -n 1 \"$2/data/postmaster.pid\")\" 2>/dev/null
+        sleep 1
+        rm -rf \"$2\" \"$2.lock\"
+    ) </dev/null >/dev/null 2>&1 &";
+    let status = Command::new("sh")
         .args(["-c", script, "watch", &owner.to_string()])
         .arg(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .process_group(0)
-        .spawn()
+        .status()
         .expect("run sh");
+    assert!(status.success());
 }

@@ -13,12 +13,18 @@ use super::Schema;
 /// Each node has connections of its own, as another process would.
 pub(super) struct InPostgres {
     pooler: Pooler,
+    /// Of something between the store and the server.
+    port: Option<u16>,
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
 
 impl InPostgres {
     pub(super) fn new(pooler: Pooler) -> Self {
-        Self { pooler, schemas: Mutex::default() }
+        Self { pooler, port: None, schemas: Mutex::default() }
+    }
+
+    pub(super) fn through(pooler: Pooler, port: u16) -> Self {
+        Self { port: Some(port), ..Self::new(pooler) }
     }
 }
 
@@ -32,7 +38,7 @@ impl Harness for InPostgres {
         let schema = Arc::new(Schema::fresh());
         let mut nodes: Vec<Arc<dyn Store>> = Vec::new();
         for _ in 0..count {
-            let mut options = schema.options();
+            let mut options = schema.options_through(self.port.unwrap_or(schema.server.port));
             options.pooler = self.pooler;
             // Rivals on two slow cores may wait for each other longer than a server should.
             (options.acquire_timeout, options.statement_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
