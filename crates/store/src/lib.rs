@@ -3,6 +3,7 @@
 //! | module | feature | for |
 //! | --- | --- | --- |
 //! | [`sqlite`] | `sqlite` | one machine: one file, nothing to set up |
+//! | `postgres` | `postgres` | any number of nodes, on a PostgreSQL that is there already |
 //! | [`memory`] | `memory` | tests and examples |
 //! | `conformance` | `conformance` | checking a [`Store`](baton_core::Store), one of these or one of your own |
 //! | `faulty` | `conformance` | a store that fails when a test says so |
@@ -16,6 +17,8 @@ pub mod conformance;
 pub mod faulty;
 #[cfg(feature = "memory")]
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "memory", feature = "sqlite"))]

@@ -3,6 +3,8 @@
 mod clock;
 mod faulty;
 mod fixture;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod sqlite_migrate;
 mod sqlite_open;
 mod sqlite_writer;

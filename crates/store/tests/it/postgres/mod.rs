@@ -1,0 +1,66 @@
+//! The PostgreSQL store, on a real server.
+
+mod faults;
+mod open;
+mod pooler;
+mod processes;
+mod proxy;
+mod server;
+mod suite;
+mod time;
+
+use std::sync::Arc;
+
+use baton_core::error::StoreError;
+use baton_store::postgres::{PostgresOptions, PostgresStore};
+use server::Server;
+
+/// A schema of its own on the server that all tests share.
+pub(crate) struct Schema {
+    pub(crate) name: String,
+    pub(crate) server: Arc<Server>,
+}
+
+impl Schema {
+    pub(crate) fn fresh() -> Self {
+        Self::on(server::shared())
+    }
+
+    pub(crate) fn on(server: Arc<Server>) -> Self {
+        // Unique among the processes that share the server.
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { name, server }
+    }
+
+    pub(crate) fn options(&self) -> PostgresOptions {
+        self.options_through(self.server.port)
+    }
+
+    /// By way of something that listens on this port.
+    pub(crate) fn options_through(&self, port: u16) -> PostgresOptions {
+        let url = format!("postgres://baton@127.0.0.1:{port}/postgres?sslmode=disable&schema={}", self.name);
+        let mut options = PostgresOptions::from_url(&url).expect("a good URL");
+        (options.connections, options.writers) = (2, 2);
+        options
+    }
+
+    pub(crate) async fn open(&self) -> Result<PostgresStore, StoreError> {
+        PostgresStore::open(self.options()).await
+    }
+
+    pub(crate) async fn must_open(&self) -> PostgresStore {
+        self.open().await.expect("open")
+    }
+
+    /// Runs statements in which `baton.` stands for the schema.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let client = self.server.client().await;
+        client.batch_execute(&self.text(sql)).await.expect(sql);
+    }
+
+    pub(crate) fn text(&self, sql: &str) -> String {
+        sql.replace("baton.", &format!("\"{}\".", self.name))
+    }
+}

@@ -1,0 +1,96 @@
+//! Through PgBouncer, which hands its connections out by the transaction.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_core::Store;
+use baton_store::conformance::{Harness, accounts, attempts, model, one_time, races, sessions, swaps, time, traces};
+use baton_store::postgres::{Pooler, PostgresStore};
+use tempfile::TempDir;
+
+use super::Schema;
+use super::server::{give, unprivileged};
+use super::suite::InPostgres;
+
+struct PgBouncer {
+    port: u16,
+    child: Child,
+    _folder: TempDir,
+}
+
+impl PgBouncer {
+    /// With fewer connections than the store has, so that each statement may meet another one.
+    fn before(server: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        give(folder.path());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port();
+        let settings = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={server} dbname=postgres user=baton\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
+             max_client_conn = 500\n"
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).expect("write");
+        let child = unprivileged(&mut Command::new("pgbouncer"))
+            .arg(&file)
+            .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("pgbouncer: {error}. Install it: apt-get install -y pgbouncer"));
+        let started = Self { port, child, _folder: folder };
+        for _ in 0..200 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return started;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("PgBouncer is not ready after 10 s");
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_suite_passes_through_a_pooler_that_is_noticed_without_being_told() {
+    let pooler = PgBouncer::before(super::server::shared().port);
+    let harness = InPostgres::through(Pooler::Auto, pooler.port);
+    let harness: &dyn Harness = &harness;
+    races::one_of_many_swaps_wins(harness).await;
+    races::one_of_many_accounts_with_a_uid_is_made(harness).await;
+    races::nothing_brings_an_ended_session_back(harness).await;
+    races::nothing_is_left_of_an_account_deleted_meanwhile(harness).await;
+    races::the_device_limit_holds(harness).await;
+    races::a_read_sees_every_answered_swap(harness).await;
+    races::a_read_is_not_before_what_it_shows(harness).await;
+    attempts::of_many_attempts_no_more_pass_than_the_rule_says(harness).await;
+    traces::many_traces_at_once_are_all_left(harness).await;
+    traces::a_message_is_claimed_by_one_of_many(harness).await;
+    one_time::one_of_many_redemptions_is_made(harness).await;
+    accounts::odd_strings_survive(harness).await;
+    swaps::a_rotation_is_as_the_core_makes_it(harness).await;
+    sessions::purge_stops_at_its_limit(harness).await;
+    time::time_never_goes_back(harness).await;
+    model::answers_are_those_of_the_model(harness).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_may_be_announced() {
+    let schema = Arc::new(Schema::fresh());
+    let pooler = PgBouncer::before(schema.server.port);
+    let mut options = schema.options_through(pooler.port);
+    for told in [Pooler::Auto, Pooler::Yes] {
+        options.pooler = told;
+        PostgresStore::open(options.clone()).await.expect("open").check().await.expect("it works");
+    }
+    // It knows better than its users what it refuses.
+    options.pooler = Pooler::No;
+    PostgresStore::open(options).await.expect_err("PgBouncer takes no settings");
+}
