@@ -20,6 +20,7 @@ mod openapi;
 mod purge;
 mod run;
 mod start;
+mod store;
 mod webhooks;
 
 pub use config::{Config, Problems, Sources};

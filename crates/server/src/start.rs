@@ -1,7 +1,6 @@
 //! From a configuration to a running server.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use baton_axum::{Auth, HttpSettingsError, RateLimits};
@@ -9,7 +8,6 @@ use baton_core::letter::Mailer;
 use baton_core::{Clock, KeyRing, StoreError};
 use baton_engine::{Engine, EngineError, OsRandom, Settings, WebhookSender};
 use baton_mail::{Mailbox, SmtpMailer, SmtpSettingsError};
-use baton_store::sqlite::SqliteStore;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -18,6 +16,7 @@ use crate::access_log::RequestIds;
 use crate::app::Mounted;
 use crate::config::{Config, EventsConfig, RealmConfig};
 use crate::courier::Courier;
+use crate::store::OpenStore;
 use crate::webhooks::{SignedWebhooks, WebhookSettingsError};
 use crate::{app, listen, purge};
 
@@ -41,12 +40,12 @@ pub enum StartError {
     Store(#[source] StoreError),
     /// The database belongs to other keys.
     #[error(
-        "the keys do not belong to the database {0}: its sessions were signed with others, and with these everybody would \
+        "the keys do not belong to the database: its sessions were signed with others, and with these everybody would \
          be signed out. Put back the key file that this database was used with; a new key goes in front of the old ones \
          (`baton keys new --file`). If the old keys are lost for good, have the database forget them, so that everybody \
-         signs in again: sqlite3 {0} 'DELETE FROM known_keys'"
+         signs in again: {0}"
     )]
-    ForeignKeys(PathBuf),
+    ForeignKeys(String),
     /// The engine could not be made.
     #[error(transparent)]
     Engine(EngineError),
@@ -70,7 +69,7 @@ pub struct Running {
     address: SocketAddr,
     realms: Vec<Mounted>,
     mailbox: Option<Arc<Mailbox>>,
-    store: Arc<SqliteStore>,
+    store: OpenStore,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<bool>,
     courier: Courier,
@@ -93,7 +92,7 @@ pub async fn start(
     let address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
 
     let ids = RequestIds::new(&OsRandom)?;
-    let store = open(config, Arc::clone(&clock)).await?;
+    let store = OpenStore::open(&config.store, Arc::clone(&clock)).await.map_err(StartError::Store)?;
     let mailbox = mailbox(config, routes, &clock);
     let outlets = Outlets::of(config, mailbox.as_ref(), &clock, address)?;
     let first = engine(&settings(&config.realms[0], &outlets), &store, &keys, &outlets).await?;
@@ -103,7 +102,7 @@ pub async fn start(
         realms.push(Mounted { mount: realm.mount.clone(), auth });
     }
 
-    let app = app::router(&realms, mailbox.clone(), store.clone(), config, routes, address, ids);
+    let app = app::router(&realms, mailbox.clone(), store.store(), config, routes, address, ids);
     let (stop, stopped) = oneshot::channel();
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
@@ -111,7 +110,7 @@ pub async fn start(
         listen::serve(listener, app, &server, async { drop(stopped.await) }).await
     });
     let courier = Courier::start(realms.iter().map(|realm| realm.auth.clone()).collect(), outlets.bell);
-    let purging = tokio::spawn(purge::run(store.clone(), config.events.keep));
+    let purging = tokio::spawn(purge::run(store.store(), config.events.keep));
     Ok(Running { address, realms, mailbox, store, stop, serving, courier, purging })
 }
 
@@ -161,29 +160,19 @@ impl Outlets {
     }
 }
 
-async fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<SqliteStore>, StartError> {
-    let (path, options) = (config.store.path.clone(), config.store.options.clone());
-    // Opening waits for locks and migrates.
-    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path, options, clock)).await;
-    match opened {
-        Ok(store) => store.map(Arc::new).map_err(StartError::Store),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
-}
-
 fn settings(realm: &RealmConfig, outlets: &Outlets) -> Settings {
     Settings { public_url: format!("{}{}", outlets.public_url, realm.mount), ..realm.engine.clone() }
 }
 
 async fn engine(
     settings: &Settings,
-    store: &Arc<SqliteStore>,
+    store: &OpenStore,
     keys: &KeyRing,
     outlets: &Outlets,
 ) -> Result<Engine, StartError> {
-    let engine = Engine::open(store.clone(), keys.clone(), Arc::new(OsRandom), settings.clone()).await;
+    let engine = Engine::open(store.store(), keys.clone(), Arc::new(OsRandom), settings.clone()).await;
     let mut engine = engine.map_err(|error| match error {
-        EngineError::ForeignKeys => StartError::ForeignKeys(store.path().to_owned()),
+        EngineError::ForeignKeys => StartError::ForeignKeys(store.forgets_keys()),
         EngineError::Store(error) => StartError::Store(error),
         error @ EngineError::Hashing(_) => StartError::Engine(error),
     })?;

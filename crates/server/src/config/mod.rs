@@ -81,6 +81,9 @@ impl Config {
         for secret in [accounts::PEPPER, mail::PASSWORD, events::SECRET] {
             values.forget(secret);
         }
+        if matches!(store, StoreConfig::Postgres(_)) {
+            values.forget(store::URL);
+        }
         for realm in &mut realms {
             realm.engine.webhooks.clone_from(&events.webhooks);
         }
@@ -135,7 +138,10 @@ mod tests {
         assert_eq!(*rate_limits, Some(Quotas::default()));
         assert!(http.rate_limits.is_none(), "it has no clock yet");
         assert!(config.server.trusted_proxies.is_empty());
-        assert_eq!(config.store.options, SqliteOptions::default());
+        match &config.store {
+            StoreConfig::Sqlite { options, .. } => assert_eq!(*options, SqliteOptions::default()),
+            other @ StoreConfig::Postgres(_) => panic!("{other:?}"),
+        }
 
         let set = vec!["lockable.enabled=true".to_owned()];
         let config = Config::load(&Sources { set, ..Sources::default() }).unwrap();

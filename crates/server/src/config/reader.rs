@@ -152,6 +152,11 @@ impl<'v> Reader<'v> {
         }
     }
 
+    /// Whether the value stands in a command line, which every process of the machine can read.
+    pub(super) fn is_typed_in_a_command(&mut self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| matches!(entry.origin, Origin::Flag(_)))
+    }
+
     /// A text that nobody may see: it is not taken from the command line, which every process of the machine can read.
     pub(super) fn secret(&mut self, key: &str) -> String {
         match self.entry(key) {
