@@ -14,9 +14,10 @@ use axum::routing::any;
 use axum::{Json, Router};
 use baton_axum::{Auth, CookieSettings, CurrentUser, HttpSettings, Origins, auth_routes};
 use baton_core::decide::{BatchResponse, OnReuse};
+use baton_core::event::Trace;
 use baton_core::session::{Device, NewAccount, NewSession, PasswordHash, Profile};
 use baton_core::{ClientId, Generation, Key, KeyRing, Rules, Store, Timestamp};
-use baton_engine::{Attempt, Engine, OsRandom, Registration, Settings};
+use baton_engine::{Attempt, Engine, OsRandom, Registration, Settings, Visitor};
 use baton_store::clock::ManualClock;
 use baton_store::memory::MemoryStore;
 use http::{Method, Request, Response};
@@ -49,7 +50,7 @@ async fn hash() -> PasswordHash {
     let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::new(START))));
     let engine = Engine::open(store.clone(), keys(), Arc::new(OsRandom), Settings::default()).await.expect("an engine");
     let form = Registration { email: Some(UID.into()), password: Some(PASSWORD.into()), ..Registration::default() };
-    engine.register(form, Device::default()).await.expect("an account");
+    engine.register(form, &Visitor::default()).await.expect("an account");
     store.find_login("user", "email", UID).await.expect("a store").expect("the account").password
 }
 
@@ -98,7 +99,7 @@ async fn server(flags: u8) -> (Arc<ManualClock>, Auth, Router) {
     };
     let device = Device::default();
     let session = NewSession { client: CLIENT, renewal: rules.renewal(), device, max_devices: 10, if_password: None };
-    store.create_account(account, Some(session)).await.expect("an empty store");
+    store.create_account(account, Some(session), &Trace::NONE).await.expect("an empty store");
 
     let settings = Settings { rules, ..Settings::default() };
     let engine = Engine::open(store, keys(), Arc::new(OsRandom), settings).await.expect("an engine");
