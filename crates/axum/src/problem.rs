@@ -52,11 +52,15 @@ impl Problem {
         Self { status, body, headers: Vec::new() }
     }
 
+    /// 401 with a challenge that names no error: it is not about a token.
+    pub(crate) fn unauthorized(code: Code, shape: Shape, message: impl Display) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+    }
+
     /// Nobody is signed in. The challenge names no error, since nothing was presented (RFC 6750 §3.1).
     #[must_use]
     pub fn anonymous(shape: Shape) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, Code::NotAuthenticated, shape, "Sign in or sign up to continue.")
-            .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+        Self::unauthorized(Code::NotAuthenticated, shape, "Sign in or sign up to continue.")
     }
 
     /// The credentials are no good.
@@ -146,13 +150,11 @@ impl Problem {
             SignInError::BadCredentials => Self::bad_credentials(),
             SignInError::Unconfirmed => {
                 let message = "Confirm your e-mail address first: follow the link in the letter that was sent to it.";
-                Self::new(StatusCode::UNAUTHORIZED, Code::Unconfirmed, Shape::Success, message)
-                    .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+                Self::unauthorized(Code::Unconfirmed, Shape::Success, message)
             }
             SignInError::Locked => {
                 let message = "Too many sign-ins failed. Try again later, or follow the link in the letter.";
-                Self::new(StatusCode::UNAUTHORIZED, Code::Locked, Shape::Success, message)
-                    .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+                Self::unauthorized(Code::Locked, Shape::Success, message)
             }
             SignInError::Password(error) => Self::password(error, Shape::Success),
             SignInError::Store(error) => Self::store(error, Shape::Success),
@@ -162,9 +164,7 @@ impl Problem {
     /// E-mail or password are wrong or missing.
     #[must_use]
     pub fn bad_credentials() -> Self {
-        let message = "Wrong e-mail address or password.";
-        Self::new(StatusCode::UNAUTHORIZED, Code::BadCredentials, Shape::Success, message)
-            .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+        Self::unauthorized(Code::BadCredentials, Shape::Success, "Wrong e-mail address or password.")
     }
 
     /// Registration failed. `data`: see [`invalid_fields`](Self::invalid_fields).
@@ -181,10 +181,7 @@ impl Problem {
     /// A letter was not asked for.
     #[must_use]
     pub fn link_request(error: &LinkRequestError) -> Self {
-        let unauthorized = |message: &str| {
-            Self::new(StatusCode::UNAUTHORIZED, Code::Invalid, Shape::Success, message)
-                .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
-        };
+        let unauthorized = |message: &str| Self::unauthorized(Code::Invalid, Shape::Success, message);
         match error {
             LinkRequestError::NoEmail => unauthorized("An e-mail address is needed."),
             LinkRequestError::NoRedirect => unauthorized("A redirect_url is needed."),
@@ -233,7 +230,7 @@ impl Problem {
         Self::unavailable(shape)
     }
 
-    pub(crate) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, HeaderValue::from_static(value)));
         self
     }

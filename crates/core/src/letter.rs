@@ -119,6 +119,25 @@ pub struct MailOrder {
     pub config_name: Option<String>,
 }
 
+impl MailOrder {
+    /// For a letter to the account of this name, with whatever it has to say by itself.
+    #[must_use]
+    pub fn new(occasion: Occasion, realm: &str, provider: &str, uid: &str) -> Self {
+        Self {
+            occasion,
+            realm: realm.to_owned(),
+            provider: provider.to_owned(),
+            uid: uid.to_owned(),
+            to: None,
+            name: None,
+            languages: String::new(),
+            new_email: None,
+            redirect_url: None,
+            config_name: None,
+        }
+    }
+}
+
 mod by_name {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 

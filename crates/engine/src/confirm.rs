@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use baton_core::event::{EventKind, Trace};
-use baton_core::letter::Occasion;
+use baton_core::letter::{MailOrder, Occasion};
 use baton_core::one_time::{OneTime, OneTimeId, Purpose};
 use baton_core::ports::FoundOneTime;
 use baton_core::session::{AccountUpdate, NewSession};
 use baton_core::{Account, ClientId, RedeemError as StoreRedeemError, StoreError};
 
-use crate::letters::{Landing, LinkRequest, LinkRequestError};
+use crate::letters::{LinkRequest, LinkRequestError};
 use crate::register::EMAIL_PROVIDER;
 use crate::visitor::Visitor;
 use crate::{Engine, SignedIn};
@@ -66,7 +66,7 @@ impl Engine {
     /// # Errors
     /// [`LinkRequestError`].
     pub async fn request_confirmation(&self, request: LinkRequest) -> Result<(), LinkRequestError> {
-        self.ask(Occasion::ConfirmEmail, request, Landing::Optional).await
+        self.ask(Occasion::ConfirmEmail, request).await
     }
 
     /// Confirms the address that a letter with this token went to: the account's, or the one that is to become it.
@@ -82,15 +82,10 @@ impl Engine {
             AccountUpdate { confirm: true, ..AccountUpdate::default() }
         } else if login.unconfirmed_email.as_ref() == Some(&one_time.email) {
             trace = self.trace(EventKind::EmailChanged, &account, None, &visitor.device);
-            trace.mails.extend(self.email_changed(&account, &one_time.email, visitor));
-            AccountUpdate {
-                uid: (account.provider == EMAIL_PROVIDER).then(|| one_time.email.clone()),
-                email: Some(one_time.email),
-                unconfirmed_email: Some(None),
-                confirm: true,
-                void_one_time: true,
-                ..AccountUpdate::default()
-            }
+            trace.mails.extend(self.address_notice(Occasion::EmailChanged, &account, &one_time.email, visitor));
+            let mut update = AccountUpdate { confirm: true, void_one_time: true, ..AccountUpdate::default() };
+            give_address(&mut update, &account, one_time.email);
+            update
         } else {
             return Err(RedeemError::Invalid);
         };
@@ -98,14 +93,15 @@ impl Engine {
         Ok(account)
     }
 
-    /// The notice to the address that an account had until now.
-    pub(crate) fn email_changed(
+    /// A notice about a new address to the one so far.
+    pub(crate) fn address_notice(
         &self,
+        occasion: Occasion,
         account: &Account,
         new: &str,
         visitor: &Visitor,
-    ) -> Option<baton_core::letter::MailOrder> {
-        let mut notice = self.notice(Occasion::EmailChanged, account, visitor)?;
+    ) -> Option<MailOrder> {
+        let mut notice = self.notice(occasion, account, visitor)?;
         notice.new_email = Some(new.to_owned());
         Some(notice)
     }
@@ -161,8 +157,12 @@ impl Engine {
 
     /// One more event of a change: that it signs in.
     pub(crate) fn add_sign_in(&self, trace: &mut Trace, account: &Account, client: ClientId, visitor: &Visitor) {
-        for event in self.trace(EventKind::SignedIn, account, Some(client), &visitor.device).events {
-            self.add_event(trace, event);
-        }
+        self.add_event(trace, self.event_of(EventKind::SignedIn, account, Some(client), &visitor.device));
     }
+}
+
+/// The account gets this address, and is called by it if it signs in with it.
+pub(crate) fn give_address(update: &mut AccountUpdate, account: &Account, email: String) {
+    update.uid = (account.provider == EMAIL_PROVIDER).then(|| email.clone());
+    (update.email, update.unconfirmed_email) = (Some(email), Some(None));
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use baton_core::StoreError;
 use baton_core::error::Cause;
-use baton_core::event::{EventKind, Message, MessageBody, Outcome, Recorded, Trace};
+use baton_core::event::{EventKind, Message, MessageBody, Outcome, Recorded};
 use baton_core::letter::{MailError, MailOrder, Occasion};
+use baton_core::session::Device;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::Engine;
@@ -135,16 +136,18 @@ impl Engine {
             }
         };
         let sent = mailer.send(&letter).await;
-        if let (Err(_), Some(id)) = (&sent, one_time)
-            && let Err(error) = self.store.void_one_time(id).await
+        if let (Err(_), Some((id, _))) = (&sent, &one_time)
+            && let Err(error) = self.store.void_one_time(*id).await
         {
             tracing::debug!(%error, "a one-time token that nobody has stays until it expires");
         }
         match sent {
             Ok(()) => {
                 tracing::info!(occasion, "letter sent");
-                if letter.occasion == Occasion::ResetPassword {
-                    self.note_reset_request(order).await;
+                if let (Occasion::ResetPassword, Some((_, account))) = (letter.occasion, &one_time) {
+                    // Only now: when it was asked for, nobody looked whether there is such an account.
+                    let kind = EventKind::PasswordResetRequested;
+                    self.note(&self.trace(kind, account, None, &Device::default())).await;
                 }
                 Fate::Sent
             }
@@ -156,19 +159,6 @@ impl Engine {
                 tracing::error!(occasion, %error, "letter cannot be sent");
                 Fate::Dropped
             }
-        }
-    }
-
-    /// Noted only now: when it was asked for, nobody looked whether there is such an account.
-    async fn note_reset_request(&self, order: &MailOrder) {
-        match self.store.find_login(&order.realm, &order.provider, &order.uid).await {
-            Ok(Some(login)) => {
-                let kind = EventKind::PasswordResetRequested;
-                let trace: Trace = self.trace(kind, &login.account, None, &baton_core::session::Device::default());
-                self.note(&trace).await;
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "could not record an event"),
         }
     }
 

@@ -30,10 +30,19 @@ impl Webhook {
 impl Engine {
     /// The trace of one event of this account.
     pub(crate) fn trace(&self, kind: EventKind, account: &Account, client: Option<ClientId>, device: &Device) -> Trace {
-        let mut event = self.event(kind, client, device);
-        event.account = Some(account.id);
-        event.uid = Some(account.uid.clone());
-        self.trace_of(event)
+        self.trace_of(self.event_of(kind, account, client, device))
+    }
+
+    /// An event of this account.
+    pub(crate) fn event_of(
+        &self,
+        kind: EventKind,
+        account: &Account,
+        client: Option<ClientId>,
+        device: &Device,
+    ) -> Event {
+        let (id, uid) = (Some(account.id), Some(account.uid.clone()));
+        Event { account: id, uid, ..self.event(kind, client, device) }
     }
 
     /// An event without an account.
@@ -59,11 +68,17 @@ impl Engine {
         trace.events.push(event);
     }
 
-    /// Leaves a trace of something that changes nothing else. Not worth failing a request for.
+    /// Leaves a trace of something that changes nothing else.
+    pub(crate) async fn record(&self, trace: &Trace) -> Result<(), StoreError> {
+        self.store.record(trace).await?;
+        self.left(trace, None);
+        Ok(())
+    }
+
+    /// The same where it is not worth failing a request for.
     pub(crate) async fn note(&self, trace: &Trace) {
-        match self.store.record(trace).await {
-            Ok(()) => self.left(trace, None),
-            Err(error) => tracing::warn!(%error, "could not record an event"),
+        if let Err(error) = self.record(trace).await {
+            tracing::warn!(%error, "could not record an event");
         }
     }
 

@@ -47,15 +47,6 @@ pub enum LinkRequestError {
     Store(#[from] StoreError),
 }
 
-/// Whether a link has to lead on to somewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Landing<'a> {
-    /// It has to: to what was asked for, or else to this default.
-    Needed(Option<&'a Redirect>),
-    /// Without one, the page behind the link says what there is to say.
-    Optional,
-}
-
 impl Engine {
     /// Whether letters can be sent at all.
     #[must_use]
@@ -65,16 +56,8 @@ impl Engine {
 
     /// Asks for a letter with a link, in the name of whoever typed the address. Does the same whether there is such an
     /// account or not, as long as nobody is to be told: that is found out when the letter is written.
-    pub(crate) async fn ask(
-        &self,
-        occasion: Occasion,
-        request: LinkRequest,
-        landing: Landing<'_>,
-    ) -> Result<(), LinkRequestError> {
-        let asked = self.asked_redirect(request.redirect_url.as_deref())?;
-        if landing == Landing::Needed(None) && asked.is_none() {
-            return Err(LinkRequestError::NoRedirect);
-        }
+    pub(crate) async fn ask(&self, occasion: Occasion, request: LinkRequest) -> Result<(), LinkRequestError> {
+        let redirect = self.asked_redirect(request.redirect_url.as_deref())?;
         if request.email.trim().is_empty() {
             return Err(LinkRequestError::NoEmail);
         }
@@ -83,13 +66,9 @@ impl Engine {
         {
             return Err(LinkRequestError::Unknown);
         }
-        let mut mail = self.order(occasion, uid, &request.visitor);
-        mail.redirect_url = asked.map(|redirect| redirect.as_str().to_owned());
-        mail.config_name = config_name(request.config_name);
-        let trace = Trace { mails: vec![mail], ..Trace::default() };
-        self.store.record(&trace).await?;
-        self.left(&trace, None);
-        Ok(())
+        let order = self.order(occasion, &uid, &request.visitor);
+        let mail = leading_on(order, redirect, request.config_name);
+        Ok(self.record(&Trace { mails: vec![mail], ..Trace::default() }).await?)
     }
 
     /// The URL that was asked for, if it is allowed.
@@ -97,31 +76,20 @@ impl Engine {
     /// # Errors
     /// [`RedirectRefused`].
     pub fn asked_redirect(&self, asked: Option<&str>) -> Result<Option<Redirect>, RedirectRefused> {
-        let asked = asked.filter(|url| !url.trim().is_empty());
-        asked.map(|url| self.settings.redirects.allowlist.check(url)).transpose()
+        named(asked).map(|url| self.settings.redirects.allowlist.check(url)).transpose()
     }
 
     /// An order for a letter to the account of this uid, if there is one then.
-    pub(crate) fn order(&self, occasion: Occasion, uid: String, visitor: &Visitor) -> MailOrder {
-        MailOrder {
-            occasion,
-            realm: self.settings.realm.clone(),
-            provider: EMAIL_PROVIDER.into(),
-            uid,
-            to: None,
-            name: None,
-            languages: visitor.languages.clone(),
-            new_email: None,
-            redirect_url: None,
-            config_name: None,
-        }
+    pub(crate) fn order(&self, occasion: Occasion, uid: &str, visitor: &Visitor) -> MailOrder {
+        let order = MailOrder::new(occasion, &self.settings.realm, EMAIL_PROVIDER, uid);
+        MailOrder { languages: visitor.languages.clone(), ..order }
     }
 
     /// An order for a notice to the address that the account has now, whatever becomes of it.
     pub(crate) fn notice(&self, occasion: Occasion, account: &Account, visitor: &Visitor) -> Option<MailOrder> {
         self.sends_mail().then(|| {
             let (name, languages) = addressee(account);
-            let mut mail = self.order(occasion, account.uid.clone(), visitor);
+            let mut mail = self.order(occasion, &account.uid, visitor);
             mail.to = Some(account.email.clone());
             mail.name = name;
             mail.languages = languages.unwrap_or(mail.languages);
@@ -150,7 +118,7 @@ impl Engine {
         let Some((occasion, to)) = self.addressed(order.occasion, &login) else { return Ok(None) };
         let Some((purpose, lifetime)) = self.link_of(occasion) else { return Ok(None) };
 
-        let id = self.draw_one_time()?;
+        let id = OneTimeId::from_bytes(self.draw()?);
         let account = login.account.id;
         let token = NewOneTime { id, account, purpose, email: to.clone(), lifetime };
         if !self.store.create_one_time(token).await? {
@@ -163,7 +131,7 @@ impl Engine {
         letter.languages = languages.unwrap_or(letter.languages);
         letter.link = Some(self.link(purpose, id, order));
         letter.link_lifetime = Some(lifetime);
-        Ok(Some(Written { letter, one_time: Some(id) }))
+        Ok(Some(Written { letter, one_time: Some((id, login.account)) }))
     }
 
     /// Which letter an account in this state is to get, and at which of its addresses.
@@ -211,23 +179,28 @@ impl Engine {
         let query = Zeroizing::new(query.finish());
         Zeroizing::new(format!("{}/{path}?{}", self.settings.public_url.trim_end_matches('/'), *query))
     }
+}
 
-    fn draw_one_time(&self) -> Result<OneTimeId, StoreError> {
-        self.draw().map(OneTimeId::from_bytes)
+/// An order for a letter whose link leads on to there.
+pub(crate) fn leading_on(order: MailOrder, to: Option<Redirect>, config_name: Option<String>) -> MailOrder {
+    // The name goes into a link too, and servers take no link of any length.
+    const MAX_BYTES: usize = 256;
+    MailOrder {
+        redirect_url: to.map(|to| to.as_str().to_owned()),
+        config_name: config_name.filter(|name| name.len() <= MAX_BYTES),
+        ..order
     }
 }
 
-/// The front end's name for its configuration, as far as it is one: it goes into a link, and servers take no link of any
-/// length.
-pub(crate) fn config_name(given: Option<String>) -> Option<String> {
-    const MAX_BYTES: usize = 256;
-    given.filter(|name| name.len() <= MAX_BYTES)
+/// A URL that was given, unless it is blank.
+pub(crate) fn named(url: Option<&str>) -> Option<&str> {
+    url.filter(|url| !url.trim().is_empty())
 }
 
-/// A letter, and the one-time token in it.
+/// A letter, and the one-time token in it with the account that it is for.
 pub(crate) struct Written {
     pub(crate) letter: Letter,
-    pub(crate) one_time: Option<OneTimeId>,
+    pub(crate) one_time: Option<(OneTimeId, Account)>,
 }
 
 /// What the profile says about how to write to its owner: a name, and a language (`locale`) if it has one.

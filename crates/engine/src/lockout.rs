@@ -16,7 +16,7 @@ use baton_core::session::{AccountUpdate, Device};
 use baton_core::{Account, AccountId, StoreError};
 
 use crate::confirm::RedeemError;
-use crate::letters::{Landing, LinkRequest, LinkRequestError};
+use crate::letters::{LinkRequest, LinkRequestError};
 use crate::register::EMAIL_PROVIDER;
 use crate::visitor::Visitor;
 use crate::{Engine, SignedIn};
@@ -60,7 +60,7 @@ impl Engine {
     /// # Errors
     /// [`LinkRequestError`].
     pub async fn request_unlock(&self, request: LinkRequest) -> Result<(), LinkRequestError> {
-        self.ask(Occasion::UnlockAccount, request, Landing::Optional).await
+        self.ask(Occasion::UnlockAccount, request).await
     }
 
     /// Whether there are locks that a letter can lift.
@@ -134,18 +134,16 @@ impl Engine {
     /// What a failed sign-in leaves behind; the last one before a lock also the news of that.
     pub(crate) fn failure(&self, uid: &str, account: Option<&Account>, last: bool, visitor: &Visitor) -> Trace {
         let event = |kind| match account {
-            Some(account) => self.trace(kind, account, None, &visitor.device).events,
-            None => vec![self.event(kind, None, &visitor.device)],
+            Some(account) => self.event_of(kind, account, None, &visitor.device),
+            None => self.event(kind, None, &visitor.device),
         };
-        let mut trace = Trace::default();
-        for kind in [Some(EventKind::SignInFailed), last.then_some(EventKind::Locked)].into_iter().flatten() {
-            for event in event(kind) {
-                self.add_event(&mut trace, event);
-            }
+        let mut trace = self.trace_of(event(EventKind::SignInFailed));
+        if last {
+            self.add_event(&mut trace, event(EventKind::Locked));
         }
         if last && self.unlocks_by_mail() {
             // Ordered whether there is such an account or not: it takes the same time.
-            trace.mails.push(self.order(Occasion::UnlockAccount, uid.to_owned(), visitor));
+            trace.mails.push(self.order(Occasion::UnlockAccount, uid, visitor));
         }
         trace
     }

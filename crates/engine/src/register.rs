@@ -9,7 +9,7 @@ use email_address::{EmailAddress, Options};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
-use crate::letters::config_name;
+use crate::letters::leading_on;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
 use crate::visitor::Visitor;
@@ -117,9 +117,8 @@ impl Engine {
         if !confirms {
             return self.register_and_sign_in(account, visitor).await.map(Registered::SignedIn);
         }
-        let mut mail = self.order(Occasion::ConfirmEmail, account.uid.clone(), visitor);
-        mail.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
-        mail.config_name = config_name(form.config_name);
+        let order = self.order(Occasion::ConfirmEmail, &account.uid, visitor);
+        let mail = leading_on(order, redirect, form.config_name);
         self.register_unconfirmed(account, mail, visitor).await
     }
 
@@ -151,8 +150,7 @@ impl Engine {
             && self.store.find_login(&account.realm, &account.provider, &account.uid).await?.is_some()
         {
             // One read and one write, as for an address that is free.
-            self.store.record(&notice).await?;
-            self.left(&notice, None);
+            self.record(&notice).await?;
             return Ok(Registered::Pending(None));
         }
         let mut trace = self.registered(&account, None, visitor);
@@ -163,8 +161,7 @@ impl Engine {
                 Ok(Registered::Pending((!self.settings.paranoid).then_some(account)))
             }
             Err(CreateAccountError::Taken) if self.settings.paranoid => {
-                self.store.record(&notice).await?;
-                self.left(&notice, None);
+                self.record(&notice).await?;
                 Ok(Registered::Pending(None))
             }
             Err(CreateAccountError::Taken) => Err(taken()),
@@ -180,7 +177,7 @@ impl Engine {
 
     /// To somebody who may have forgotten about the account, or whose address was tried out.
     fn already_registered(&self, account: &NewAccount, visitor: &Visitor) -> MailOrder {
-        let mut notice = self.order(Occasion::AlreadyRegistered, account.uid.clone(), visitor);
+        let mut notice = self.order(Occasion::AlreadyRegistered, &account.uid, visitor);
         notice.to = Some(account.email.clone());
         notice
     }

@@ -7,11 +7,11 @@ use baton_core::letter::Occasion;
 use baton_core::one_time::Purpose;
 use baton_core::ports::FoundOneTime;
 use baton_core::session::{AccountUpdate, EndSessions, Permit};
-use baton_core::{Account, StoreError};
+use baton_core::{Account, ClientId, StoreError};
 use secrecy::SecretString;
 
 use crate::confirm::RedeemError;
-use crate::letters::{Landing, LinkRequest, LinkRequestError};
+use crate::letters::{LinkRequest, LinkRequestError, named};
 use crate::passwords::PasswordError;
 use crate::register::FieldFaults;
 use crate::visitor::Visitor;
@@ -77,8 +77,11 @@ impl Engine {
     /// # Errors
     /// [`LinkRequestError`].
     pub async fn request_password_reset(&self, request: LinkRequest) -> Result<(), LinkRequestError> {
-        let default = self.settings.redirects.default_password_reset_url.as_ref();
-        self.ask(Occasion::ResetPassword, request, Landing::Needed(default)).await
+        let default = &self.settings.redirects.default_password_reset_url;
+        if default.is_none() && named(request.redirect_url.as_deref()).is_none() {
+            return Err(LinkRequestError::NoRedirect);
+        }
+        self.ask(Occasion::ResetPassword, request).await
     }
 
     /// Whether a reset token is good. It stays so.
@@ -126,7 +129,8 @@ impl Engine {
         let hash = self.passwords.hash(new.password).await?;
 
         let session = self.new_session(visitor.device.clone())?;
-        let mut trace = self.password_changed(&account, visitor);
+        let mut trace = Trace::default();
+        self.add_password_change(&mut trace, &account, None, visitor);
         self.add_sign_in(&mut trace, &account, session.client, visitor);
         let ends = self.settings.remove_tokens_after_password_reset;
         let update = AccountUpdate {
@@ -141,9 +145,14 @@ impl Engine {
     }
 
     /// What a new password leaves behind: an event, and a notice to the owner (ASVS 6.3.7).
-    pub(crate) fn password_changed(&self, account: &Account, visitor: &Visitor) -> Trace {
-        let mut trace = self.trace(EventKind::PasswordChanged, account, None, &visitor.device);
+    pub(crate) fn add_password_change(
+        &self,
+        trace: &mut Trace,
+        account: &Account,
+        client: Option<ClientId>,
+        visitor: &Visitor,
+    ) {
+        self.add_event(trace, self.event_of(EventKind::PasswordChanged, account, client, &visitor.device));
         trace.mails.extend(self.notice(Occasion::PasswordChanged, account, visitor));
-        trace
     }
 }

@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::Engine;
 use crate::authenticate::Grant;
-use crate::letters::config_name;
+use crate::confirm::give_address;
+use crate::letters::leading_on;
 use crate::passwords::PasswordError;
 use crate::redirects::RedirectRefused;
-use crate::register::{EMAIL_PROVIDER, FieldFaults, check_email, normalize_email};
+use crate::register::{FieldFaults, check_email, normalize_email};
 use crate::visitor::Visitor;
 
 /// What a person wants changed. What is absent stays as it is.
@@ -107,8 +108,10 @@ impl Engine {
 
         let mut update = AccountUpdate { profile, if_password, ..AccountUpdate::default() };
         let mut trace = Trace::default();
+        let client = Some(grant.session().client);
+        let event = |kind| self.event_of(kind, account, client, &visitor.device);
         if update.profile.is_some() {
-            self.add_account_event(&mut trace, EventKind::AccountChanged, grant, visitor);
+            self.add_event(&mut trace, event(EventKind::AccountChanged));
         }
         if let Some(password) = change.password {
             update.password = Some(self.passwords.hash(password).await?);
@@ -117,28 +120,21 @@ impl Engine {
             if self.settings.remove_tokens_after_password_reset {
                 update.end = EndSessions::AllBut(grant.session().client);
             }
-            self.add_account_event(&mut trace, EventKind::PasswordChanged, grant, visitor);
-            trace.mails.extend(self.notice(Occasion::PasswordChanged, account, visitor));
+            self.add_password_change(&mut trace, account, client, visitor);
         }
         if let Some(email) = email {
             update.void_one_time = true;
             if self.reconfirms() {
-                self.add_account_event(&mut trace, EventKind::EmailChangeRequested, grant, visitor);
-                let mut notice = self.notice(Occasion::EmailChangeRequested, account, visitor);
-                let mut link = self.order(Occasion::ConfirmNewEmail, account.uid.clone(), visitor);
+                self.add_event(&mut trace, event(EventKind::EmailChangeRequested));
+                let notice = self.address_notice(Occasion::EmailChangeRequested, account, &email, visitor);
+                let mut link = self.order(Occasion::ConfirmNewEmail, &account.uid, visitor);
                 link.provider.clone_from(&account.provider);
-                link.redirect_url = redirect.map(|redirect| redirect.as_str().to_owned());
-                link.config_name = config_name(change.config_name);
-                if let Some(notice) = &mut notice {
-                    notice.new_email = Some(email.clone());
-                }
-                trace.mails.extend(notice.into_iter().chain([link]));
+                trace.mails.extend(notice.into_iter().chain([leading_on(link, redirect, change.config_name)]));
                 update.unconfirmed_email = Some(Some(email));
             } else {
-                self.add_account_event(&mut trace, EventKind::EmailChanged, grant, visitor);
-                trace.mails.extend(self.email_changed(account, &email, visitor));
-                update.uid = (account.provider == EMAIL_PROVIDER).then(|| email.clone());
-                (update.email, update.unconfirmed_email) = (Some(email), Some(None));
+                self.add_event(&mut trace, event(EventKind::EmailChanged));
+                trace.mails.extend(self.address_notice(Occasion::EmailChanged, account, &email, visitor));
+                give_address(&mut update, account, email);
             }
         }
         match self.store.update_account(account.id, update, &trace).await {
@@ -156,12 +152,6 @@ impl Engine {
                 Err(UpdateError::Invalid(faults))
             }
             Err(UpdateAccountError::Store(error)) => Err(error.into()),
-        }
-    }
-
-    fn add_account_event(&self, trace: &mut Trace, kind: EventKind, grant: &Grant, visitor: &Visitor) {
-        for event in self.trace(kind, grant.account(), Some(grant.session().client), &visitor.device).events {
-            self.add_event(trace, event);
         }
     }
 

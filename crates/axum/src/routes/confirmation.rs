@@ -19,9 +19,7 @@ pub(super) async fn request(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let request = link_request(&auth, Kind::Confirm, visitor, &fields)?;
-    let asked = auth.engine().request_confirmation(request).await;
-    asked.map_err(|error| Problem::link_request(&error))?;
-    Ok(letter_on_its_way())
+    letter_on_its_way(auth.engine().request_confirmation(request).await)
 }
 
 /// Confirms an address, and leads on.

@@ -6,7 +6,7 @@ use axum::handler::Handler;
 use axum::http::request::Parts;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
-use baton_engine::{Redirect, SignedIn};
+use baton_engine::{RedeemError, Redirect, SignedIn};
 use http::StatusCode;
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION, REFERRER_POLICY, SET_COOKIE,
@@ -14,7 +14,7 @@ use http::header::{
 use serde_json::Value;
 
 use crate::Auth;
-use crate::problem::Problem;
+use crate::problem::{Problem, Shape};
 
 /// A route whose `GET` uses a token up. A `HEAD`, by which programs look whether a link is good, does not.
 pub(super) fn once<H, T>(handler: H) -> MethodRouter<Auth>
@@ -107,6 +107,15 @@ pub(super) fn page(status: StatusCode, message: &'static str) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
+}
+
+/// Where a link led, or the page of one that is not good.
+pub(super) fn or_stale(led: Result<Response, RedeemError>) -> Result<Response, Problem> {
+    match led {
+        Ok(response) => Ok(response),
+        Err(RedeemError::Invalid) => Ok(stale()),
+        Err(RedeemError::Store(error)) => Err(Problem::store(&error, Shape::Success)),
+    }
 }
 
 /// The link is not good any more.

@@ -119,9 +119,10 @@ fn link_request(auth: &Auth, kind: Kind, visitor: Visitor, fields: &Fields) -> R
 }
 
 /// The same whether there is such an account or not.
-fn letter_on_its_way() -> Response {
+fn letter_on_its_way(asked: Result<(), LinkRequestError>) -> Result<Response, Problem> {
+    asked.map_err(|error| Problem::link_request(&error))?;
     let message = "If there is an account with this e-mail address, a letter with further instructions is on its way.";
-    body::ok(&json!({ "success": true, "message": message }))
+    Ok(body::ok(&json!({ "success": true, "message": message })))
 }
 
 /// The response of a request that opened a session.

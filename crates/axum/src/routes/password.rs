@@ -6,7 +6,6 @@ use axum::response::Response;
 use baton_core::wire::Code;
 use baton_engine::{AccountChange, NewPassword, RedeemError, ResetError, UpdateError, Visitor};
 use http::StatusCode;
-use http::header::WWW_AUTHENTICATE;
 use serde_json::{Map, Value, json};
 
 use super::account::change_account;
@@ -26,9 +25,7 @@ pub(super) async fn request(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let request = link_request(&auth, Kind::Reset, visitor, &fields)?;
-    let asked = auth.engine().request_password_reset(request).await;
-    asked.map_err(|error| Problem::link_request(&error))?;
-    Ok(letter_on_its_way())
+    letter_on_its_way(auth.engine().request_password_reset(request).await)
 }
 
 /// Leads on to the front end: with a session that may set a password, or with the token.
@@ -48,11 +45,7 @@ pub(super) async fn edit(State(auth): State<Auth>, From(visitor): From, link: Li
         let opened = engine.open_password_reset(token, &visitor).await;
         opened.map(|opened| landing::go_signed_in(&auth, &to, &link, &opened, &params))
     };
-    match response {
-        Ok(response) => Ok(response),
-        Err(RedeemError::Invalid) => Ok(landing::stale()),
-        Err(RedeemError::Store(error)) => Err(Problem::store(&error, Shape::Success)),
-    }
+    landing::or_stale(response)
 }
 
 /// Sets a new password: that of the account that is signed in, or of the one whose reset token is in the body.
@@ -127,8 +120,7 @@ fn new_password(fields: &Fields) -> Result<NewPassword, Problem> {
 
 fn bad_token() -> Problem {
     let message = "This link is not good any more. Ask for a new one.";
-    Problem::new(StatusCode::UNAUTHORIZED, Code::LinkInvalid, Shape::Success, message)
-        .with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+    Problem::unauthorized(Code::LinkInvalid, Shape::Success, message)
 }
 
 fn done(user: Map<String, Value>) -> Response {

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use baton_engine::RedeemError;
 use http::StatusCode;
 
 use super::fields::Fields;
@@ -10,7 +9,7 @@ use super::landing::{self, Link};
 use super::{From, letter_on_its_way, link_request};
 use crate::Auth;
 use crate::limits::Kind;
-use crate::problem::{Problem, Shape};
+use crate::problem::Problem;
 
 /// Asks for the letter with the link that lifts a lock.
 pub(super) async fn request(
@@ -19,9 +18,7 @@ pub(super) async fn request(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let request = link_request(&auth, Kind::Unlock, visitor, &fields)?;
-    let asked = auth.engine().request_unlock(request).await;
-    asked.map_err(|error| Problem::link_request(&error))?;
-    Ok(letter_on_its_way())
+    letter_on_its_way(auth.engine().request_unlock(request).await)
 }
 
 /// Lifts a lock, and leads on, signed in.
@@ -39,9 +36,5 @@ pub(super) async fn unlock(State(auth): State<Auth>, From(visitor): From, link: 
             unlocked.map(|()| landing::page(StatusCode::OK, "Your account is unlocked. You can sign in again."))
         }
     };
-    match unlocked {
-        Ok(response) => Ok(response),
-        Err(RedeemError::Invalid) => Ok(landing::stale()),
-        Err(RedeemError::Store(error)) => Err(Problem::store(&error, Shape::Success)),
-    }
+    landing::or_stale(unlocked)
 }

@@ -51,18 +51,7 @@ fn names_stay_as_they_are() {
 }
 
 fn order(occasion: Occasion) -> MailOrder {
-    MailOrder {
-        occasion,
-        realm: "user".to_owned(),
-        provider: "email".to_owned(),
-        uid: "ada".to_owned(),
-        to: None,
-        name: None,
-        languages: String::new(),
-        new_email: None,
-        redirect_url: None,
-        config_name: None,
-    }
+    MailOrder::new(occasion, "user", "email", "ada")
 }
 
 #[test]

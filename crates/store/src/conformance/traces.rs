@@ -422,18 +422,7 @@ fn event(kind: EventKind) -> Event {
 }
 
 fn mail(occasion: Occasion) -> MailOrder {
-    MailOrder {
-        occasion,
-        realm: "user".to_owned(),
-        provider: "email".to_owned(),
-        uid: "ada".to_owned(),
-        to: None,
-        name: None,
-        languages: String::new(),
-        new_email: None,
-        redirect_url: None,
-        config_name: None,
-    }
+    MailOrder::new(occasion, "user", "email", "ada")
 }
 
 /// Two events for two webhooks, and two mails.

@@ -69,18 +69,7 @@ pub(crate) fn rotation(session: &Session) -> Swap {
 
 /// A trace with a letter for each of these.
 pub(crate) fn mails<const N: usize>(uids: [&str; N]) -> Trace {
-    let mails = uids.map(|uid| MailOrder {
-        occasion: Occasion::ResetPassword,
-        realm: "user".to_owned(),
-        provider: "email".to_owned(),
-        uid: uid.to_owned(),
-        to: None,
-        name: None,
-        languages: String::new(),
-        new_email: None,
-        redirect_url: None,
-        config_name: None,
-    });
+    let mails = uids.map(|uid| MailOrder::new(Occasion::ResetPassword, "user", "email", uid));
     Trace { mails: mails.into(), ..Trace::NONE }
 }
 
