@@ -1,7 +1,6 @@
 //! Throw-away PostgreSQL servers.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::{Path, PathBuf};
@@ -72,7 +71,16 @@ impl Server {
     /// If it cannot be started.
     #[must_use]
     pub fn own(settings: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("baton-postgres-").tempdir().expect("a folder").keep();
+        Self::own_below(&std::env::temp_dir(), settings)
+    }
+
+    /// The same, with its files in a folder below `parent`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn own_below(parent: &Path, settings: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("baton-postgres-").tempdir_in(parent).expect("a folder").keep();
         prepare(&folder);
         let (child, port) = start(&folder, settings);
         watch(std::process::id(), &folder);
@@ -85,8 +93,21 @@ impl Server {
     /// If it does not run, or is the shared one.
     pub fn kill(&self) {
         let mut child = self.own.lock().take().expect("it runs, and is the test's own");
+        let helpers = crate::children(child.id());
         child.kill().expect("kill");
         child.wait().expect("wait");
+        // They notice by themselves, but go on until then, and one of them writes the log to the disk.
+        crate::kill_all(&helpers);
+    }
+
+    /// Whether it has not ended by itself, as it does when it cannot write its log.
+    ///
+    /// # Panics
+    /// If it is the shared one.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let mut own = self.own.lock();
+        own.as_mut().is_some_and(|child| child.try_wait().expect("wait").is_none())
     }
 
     /// Starts it again on the same port.
@@ -179,7 +200,8 @@ pub fn give(path: &Path) {
 fn prepare(folder: &Path) {
     give(folder);
     let output = unprivileged(&mut Command::new(program("initdb")))
-        .args(["-A", "trust", "-U", "baton", "-E", "UTF8", "--no-locale", "--no-sync", "-D"])
+        // Segments of 1 MiB, so that it fits on a small disk.
+        .args(["-A", "trust", "-U", "baton", "-E", "UTF8", "--no-locale", "--no-sync", "--wal-segsize=1", "-D"])
         .arg(folder.join("data"))
         .current_dir(folder)
         .output()
@@ -190,7 +212,7 @@ fn prepare(folder: &Path) {
 /// On a port that is free; another process may be quicker to take it.
 fn start(folder: &Path, settings: &[&str]) -> (Child, u16) {
     for _ in 0..10 {
-        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port();
+        let port = crate::free_port();
         if let Some(child) = launch(folder, port, settings) {
             return (child, port);
         }

@@ -1,0 +1,216 @@
+//! Nodes on one store, with clients at work.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_testkit::postgres;
+use fastrand::Rng;
+use http::Method;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::Failure;
+use crate::clients::{follow, steal};
+use crate::history::{Fault, History, Phase};
+use crate::node::{Node, Program, sqlite_url};
+use crate::proxy::{Proxy, Way};
+use crate::world::{PASSWORD, World};
+
+/// Short, so that there are many rotations; long enough for two round trips on a busy machine.
+pub(crate) const BUFFER: Duration = Duration::from_secs(3);
+/// For how long a node may answer whether it is ready without asking its store.
+const READINESS: Duration = Duration::from_millis(1_200);
+/// Clients that share an account.
+const DEVICES: usize = 10;
+/// Of so many clients one signs out every now and then.
+const ONE_SIGNS_OUT: usize = 8;
+const THIEVES: usize = 6;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) baton: PathBuf,
+    pub(crate) store: Kind,
+    pub(crate) forgiving: bool,
+    pub(crate) clients: usize,
+    /// A small file system of its own, which is filled.
+    pub(crate) small_disk: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Postgres,
+    Sqlite,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// What the nodes keep their sessions in.
+pub(crate) enum Store {
+    Postgres(postgres::Server),
+    Sqlite,
+}
+
+/// A run.
+pub(crate) struct Cluster {
+    pub(crate) world: Arc<World>,
+    pub(crate) nodes: Vec<Node>,
+    /// One for each node; none if the store is a file.
+    pub(crate) proxies: Vec<Proxy>,
+    pub(crate) store: Store,
+    /// On the small disk.
+    folder: tempfile::TempDir,
+    clients: JoinSet<()>,
+}
+
+/// PostgreSQL's settings: the defaults, on a small disk.
+const POSTGRES: [&str; 6] = ["-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "autovacuum=on"];
+
+impl Cluster {
+    /// Starts everything, and has the clients sign in.
+    pub(crate) async fn start(plan: &Plan, rng: &mut Rng) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new().prefix("baton-faults-").tempdir_in(&plan.small_disk);
+        let folder = folder.map_err(Failure::io("a folder on the small disk"))?;
+        let world = World::new(History { buffer: BUFFER, forgiving: plan.forgiving, ..History::default() });
+        let program = Program {
+            baton: plan.baton.clone(),
+            settings: vec![
+                format!("batch_request_buffer_throttle={}ms", BUFFER.as_millis()),
+                format!("forgive_lost_responses={}", plan.forgiving),
+                "max_number_of_devices=100000".into(),
+                "log.format=json".into(),
+            ],
+            folder: folder.path().to_owned(),
+        };
+        let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
+        let store = match plan.store {
+            Kind::Postgres => {
+                let server = postgres::Server::own_below(&plan.small_disk, &POSTGRES);
+                for number in 0..3 {
+                    let target = ([127, 0, 0, 1], server.port).into();
+                    let proxy = Proxy::before(target).await.map_err(Failure::io("a proxy"))?;
+                    let url = format!("store.url=postgres://baton@{}/postgres?sslmode=disable", proxy.address);
+                    nodes.push(Node::new(number, program.clone(), vec![url]));
+                    proxies.push(proxy);
+                }
+                Store::Postgres(server)
+            }
+            Kind::Sqlite => {
+                nodes.push(Node::new(0, program, vec![format!("store.url={}", sqlite_url(folder.path()))]));
+                Store::Sqlite
+            }
+        };
+        for node in &mut nodes {
+            node.step_clock(0)?;
+            node.start(&world).await?;
+        }
+        let mut cluster = Self { world, nodes, proxies, store, folder, clients: JoinSet::new() };
+        cluster.let_in(plan.clients, rng).await?;
+        Ok(cluster)
+    }
+
+    async fn let_in(&mut self, clients: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let email = |number: usize| format!("user-{number}@example.com");
+        for number in 0..clients.div_ceil(DEVICES) {
+            let account = json!({ "email": email(number), "password": PASSWORD });
+            let reply = self.world.post("/auth", &account).await;
+            if reply.credentials.is_none() {
+                return Err(Failure::Server(format!("an account cannot be made: {:?}", reply.answer)));
+            }
+        }
+        for number in 0..clients {
+            let signs_out = number % ONE_SIGNS_OUT == 0;
+            self.clients.spawn(follow(self.world.clone(), email(number / DEVICES), signs_out, rng.fork()));
+        }
+        for _ in 0..THIEVES {
+            self.clients.spawn(steal(self.world.clone(), rng.fork()));
+        }
+        // Until most of them are at work: passwords are hashed one after the other.
+        loop {
+            let mut signed_in = 0;
+            self.world.write(|history| signed_in = history.sessions.len());
+            if signed_in >= clients {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets the clients end, and takes the history.
+    pub(crate) async fn end(mut self) -> Result<History, Failure> {
+        self.world.end();
+        while let Some(ended) = self.clients.join_next().await {
+            ended.map_err(|error| Failure::Server(format!("a client: {error}")))?;
+        }
+        Ok(self.world.take_history())
+    }
+
+    /// Begins a part that is reported by itself.
+    pub(crate) fn begin(&self, name: &str) {
+        let now = self.world.now();
+        let phase = Phase { name: name.to_owned(), from: now, until: Duration::MAX };
+        self.world.write(|history| {
+            if let Some(last) = history.phases.last_mut() {
+                last.until = now;
+            }
+            history.phases.push(phase);
+        });
+    }
+
+    /// A fault that begins now. Nothing is known of it before [`over`](Self::over).
+    pub(crate) fn fault(&self, name: &str, loses: Option<Duration>) -> Fault {
+        Fault { name: name.to_owned(), from: self.world.now(), until: Duration::MAX, loses, away: None }
+    }
+
+    /// Waits until all is well again, which has to come by itself.
+    pub(crate) async fn over(&self, mut fault: Fault) -> Result<(), Failure> {
+        sleep(READINESS).await;
+        for number in 0..self.world.nodes() {
+            self.ready(number, &fault.name).await?;
+        }
+        fault.until = self.world.now();
+        self.world.write(|history| history.faults.push(fault));
+        Ok(())
+    }
+
+    async fn ready(&self, number: usize, after: &str) -> Result<(), Failure> {
+        for _ in 0..300 {
+            let address = self.world.node(number);
+            let get = (Method::GET, "/readyz");
+            let reply = self.world.http.send(address, get, None, None, Duration::from_secs(5)).await;
+            if matches!(reply.answer, crate::history::Answer::Said { status: 200, .. }) {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Err(Failure::Server(format!("{after}: node {number} does not go on by itself")))
+    }
+
+    pub(crate) fn set_ways(&self, way: Way) {
+        for proxy in &self.proxies {
+            proxy.set(way);
+        }
+    }
+
+    /// The file that takes what room there is.
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.folder.path().join("ballast")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn restart_postgres(server: &postgres::Server) {
+        server.restart(&POSTGRES);
+    }
+}

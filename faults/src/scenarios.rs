@@ -1,0 +1,218 @@
+//! What is done to a cluster while its clients are at work. Each scenario puts right what it has broken.
+
+use std::fs;
+use std::io::Write as _;
+use std::time::Duration;
+
+use fastrand::Rng;
+use rustix::process::Signal;
+use tokio::time::sleep;
+
+use crate::Failure;
+use crate::cluster::{BUFFER, Cluster, Kind, Store};
+use crate::proxy::Way;
+
+/// Before this long, a rotation in PostgreSQL is on the disk: three times `wal_writer_delay`, as its manual has it.
+const POSTGRES_LOSES: Duration = Duration::from_millis(600);
+/// A cut loses nothing that was there before it: only what was on its way.
+const ON_ITS_WAY: Option<Duration> = Some(Duration::ZERO);
+
+/// A scenario, by the name that `--only` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    /// Nothing fails.
+    Calm,
+    KillNodes,
+    KillStore,
+    Cut,
+    Deaf,
+    Slow,
+    FullDisk,
+    Clocks,
+    Pause,
+}
+
+impl Scenario {
+    /// Those that make sense with a store.
+    pub(crate) fn of(kind: Kind) -> &'static [Self] {
+        match kind {
+            Kind::Postgres => &[
+                Self::Calm,
+                Self::KillNodes,
+                Self::KillStore,
+                Self::Cut,
+                Self::Deaf,
+                Self::Slow,
+                Self::FullDisk,
+                Self::Clocks,
+                Self::Pause,
+            ],
+            Kind::Sqlite => &[Self::KillNodes, Self::FullDisk],
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::KillNodes => "kill-nodes",
+            Self::KillStore => "kill-store",
+            Self::Cut => "cut",
+            Self::Deaf => "deaf",
+            Self::Slow => "slow",
+            Self::FullDisk => "full-disk",
+            Self::Clocks => "clocks",
+            Self::Pause => "pause",
+        }
+    }
+
+    pub(crate) async fn run(self, cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+        match self {
+            Self::Calm => sleep(BUFFER).await,
+            Self::KillNodes => kill_nodes(cluster, rng).await?,
+            Self::KillStore => kill_store(cluster, rng).await?,
+            Self::Cut => cut(cluster, rng).await?,
+            Self::Deaf => deaf(cluster, rng).await?,
+            Self::Slow => slow(cluster, rng).await?,
+            Self::FullDisk => full_disk(cluster, rng).await?,
+            Self::Clocks => clocks(cluster).await?,
+            Self::Pause => pause(cluster, rng).await?,
+        }
+        // Longer than the window, so that it is seen whether superseded tokens are still accepted.
+        sleep(BUFFER + BUFFER / 3).await;
+        Ok(())
+    }
+}
+
+/// Each node once, in some order, without warning.
+async fn kill_nodes(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
+    rng.shuffle(&mut order);
+    for number in order {
+        let fault = cluster.fault("a node was killed", None);
+        let world = cluster.world.clone();
+        cluster.nodes[number].kill()?;
+        wait(rng, 200..800).await;
+        cluster.nodes[number].start(&world).await?;
+        cluster.over(fault).await?;
+    }
+    Ok(())
+}
+
+/// Twice, so that what was healed after the first time can be lost with the second.
+async fn kill_store(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let Store::Postgres(server) = &cluster.store else { return Ok(()) };
+    for _ in 0..2 {
+        let mut fault = cluster.fault("PostgreSQL was killed", Some(POSTGRES_LOSES));
+        server.kill();
+        let gone = cluster.world.now();
+        wait(rng, 1_000..2_000).await;
+        fault.away = Some((gone, cluster.world.now()));
+        Cluster::restart_postgres(server);
+        cluster.over(fault).await?;
+        wait(rng, 500..1_500).await;
+    }
+    Ok(())
+}
+
+/// One node's way to the store, then everybody's.
+async fn cut(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let fault = cluster.fault("a node was cut off", ON_ITS_WAY);
+    let proxy = &cluster.proxies[rng.usize(..cluster.proxies.len())];
+    proxy.set(Way::Cut);
+    wait(rng, 800..1_500).await;
+    proxy.set(Way::Clear);
+    cluster.over(fault).await?;
+    for _ in 0..2 {
+        let mut fault = cluster.fault("all nodes were cut off", ON_ITS_WAY);
+        cluster.set_ways(Way::Cut);
+        // What was on its way may still arrive.
+        sleep(Duration::from_millis(100)).await;
+        let gone = cluster.world.now();
+        wait(rng, 500..1_500).await;
+        fault.away = Some((gone, cluster.world.now()));
+        cluster.set_ways(Way::Clear);
+        cluster.over(fault).await?;
+    }
+    Ok(())
+}
+
+/// What is asked is done, and nobody hears of it; then they ask again.
+async fn deaf(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    for _ in 0..3 {
+        let fault = cluster.fault("answers were lost", ON_ITS_WAY);
+        cluster.set_ways(Way::Deaf);
+        wait(rng, 100..500).await;
+        cluster.set_ways(Way::Cut);
+        wait(rng, 50..200).await;
+        cluster.set_ways(Way::Clear);
+        cluster.over(fault).await?;
+    }
+    Ok(())
+}
+
+/// All the same, but late.
+async fn slow(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let fault = cluster.fault("the network was slow", None);
+    for proxy in &cluster.proxies {
+        proxy.set(Way::Slow(Duration::from_millis(rng.u64(20..120))));
+    }
+    sleep(BUFFER + BUFFER / 2).await;
+    cluster.set_ways(Way::Clear);
+    cluster.over(fault).await
+}
+
+/// Filled to the last byte for a while.
+async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let io = Failure::io("the small disk");
+    let loses = match cluster.store {
+        Store::Postgres(_) => Some(POSTGRES_LOSES),
+        // Whether SQLite has written something when it says that it cannot is not known.
+        Store::Sqlite => ON_ITS_WAY,
+    };
+    let fault = cluster.fault("the disk was full", loses);
+    let mut ballast = fs::File::create(cluster.ballast()).map_err(&io)?;
+    let begun = cluster.world.now();
+    let lasts = Duration::from_millis(rng.u64(3_000..4_000));
+    while cluster.world.now() < begun + lasts {
+        // Whatever is freed meanwhile is taken too.
+        while ballast.write_all(&[0; 1024]).is_ok() {}
+        sleep(Duration::from_millis(10)).await;
+    }
+    drop(ballast);
+    fs::remove_file(cluster.ballast()).map_err(&io)?;
+    if let Store::Postgres(server) = &cluster.store {
+        // It gives up if it cannot write its log while it recovers; then somebody has to start it.
+        sleep(Duration::from_millis(500)).await;
+        if !server.is_running() {
+            server.kill();
+            Cluster::restart_postgres(server);
+        }
+    }
+    cluster.over(fault).await
+}
+
+/// Of the first node, by 3 s to either side. The store's is what counts, so nothing may happen.
+async fn clocks(cluster: &Cluster) -> Result<(), Failure> {
+    for seconds in [3, -3, 0] {
+        let fault = cluster.fault("a clock was stepped", None);
+        cluster.nodes[0].step_clock(seconds)?;
+        cluster.nodes[0].shows_a_clock_off_by(seconds, &cluster.nodes[1]).await?;
+        sleep(BUFFER / 2).await;
+        cluster.over(fault).await?;
+    }
+    Ok(())
+}
+
+/// A node stands still for 10 s, and goes on with what it was doing.
+async fn pause(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let fault = cluster.fault("a node was paused", None);
+    let node = &cluster.nodes[rng.usize(..cluster.nodes.len())];
+    node.send(Signal::STOP)?;
+    sleep(Duration::from_secs(10)).await;
+    node.send(Signal::CONT)?;
+    cluster.over(fault).await
+}
+
+async fn wait(rng: &mut Rng, millis: std::ops::Range<u64>) {
+    sleep(Duration::from_millis(rng.u64(millis))).await;
+}
