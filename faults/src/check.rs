@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Actor, Answer, Deed, Exchange, Fault, Handed, Heal, History};
+use crate::history::{Actor, Answer, Deed, Ending, Exchange, Fault, Handed, Heal, History};
 
 /// A rule, by what breaks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub(crate) enum Rule {
     ThirdToken,
     /// S3: a generation was delivered twice.
     Twice,
-    /// S4: a session came back after its sign-out was acknowledged.
+    /// S4: a session came back after its end was acknowledged.
     Resurrected,
     /// S5: generations went backwards.
     Backwards,
@@ -59,8 +59,9 @@ pub(crate) struct Counts {
     /// Answers that did not arrive.
     pub(crate) lost: u64,
     pub(crate) sign_ins: u64,
+    /// Acknowledged ends of sessions: sign-outs and new passwords.
     pub(crate) sign_outs: u64,
-    /// Requests with tokens of sessions that had been signed out.
+    /// Requests with tokens of sessions that had ended.
     pub(crate) ghosts: u64,
     /// Clients that were refused after they had lost a response.
     pub(crate) locked_out: u64,
@@ -101,7 +102,8 @@ pub(crate) fn check(history: &History) -> Findings {
     for (number, exchanges) in by_session.iter_mut().enumerate() {
         exchanges.sort_by_key(|exchange| exchange.sent);
         let heals = heals.get(&*history.sessions[number].client).map(Vec::as_slice).unwrap_or_default();
-        checker.session(exchanges, heals);
+        let endings: Vec<&Ending> = history.endings.iter().filter(|ending| ending.session == number).collect();
+        checker.session(exchanges, heals, &endings);
     }
     for session in &history.stuck {
         checker.complain(Rule::Stuck, format!("session {session}"));
@@ -124,15 +126,16 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn session(&mut self, exchanges: &[&Exchange], heals: &[&Heal]) {
+    fn session(&mut self, exchanges: &[&Exchange], heals: &[&Heal], endings: &[&Ending]) {
         let proofs = proofs(exchanges);
         for exchange in exchanges {
             self.answer(exchange);
-            self.resurrection(exchange, exchanges);
+            self.resurrection(exchange, endings);
             if exchange.accepted() {
                 self.acceptance(exchange, &proofs);
-            } else if exchange.actor == Actor::Owner && matches!(exchange.deed, Deed::Get(_)) {
-                self.refusal(exchange, exchanges);
+            }
+            if exchange.actor == Actor::Owner && matches!(exchange.deed, Deed::Get(_)) {
+                self.refusal(exchange, exchanges, endings);
             }
             if exchange.delivered().is_some() {
                 self.delivery(exchange, exchanges);
@@ -158,7 +161,7 @@ impl Checker<'_> {
             counts.unavailable += u64::from(status == Some(503));
             counts.superseded += u64::from(superseded);
             counts.lost += u64::from(exchange.answer == Answer::Lost);
-            counts.sign_outs += u64::from(exchange.deed == Deed::SignOut && status == Some(200));
+            counts.sign_outs += u64::from(!matches!(exchange.deed, Deed::Get(_)) && status == Some(200));
         });
         self.status(exchange.status(), exchange.code(), || format!("{exchange:?}"));
         let away =
@@ -195,15 +198,13 @@ impl Checker<'_> {
         }
     }
 
-    fn resurrection(&mut self, exchange: &Exchange, all: &[&Exchange]) {
-        let over =
-            |other: &&&Exchange| other.deed == Deed::SignOut && other.accepted() && other.answered < exchange.sent;
-        if all.iter().find(over).is_none() {
-            return;
-        }
+    /// S4.
+    fn resurrection(&mut self, exchange: &Exchange, endings: &[&Ending]) {
+        let over = |ending: &&Ending| ending.acknowledged.is_some_and(|at| at < exchange.sent);
+        let Some(ending) = endings.iter().copied().find(over) else { return };
         self.count(exchange.sent, |counts| counts.ghosts += 1);
         if exchange.accepted() {
-            self.complain(Rule::Resurrected, format!("{exchange:?}"));
+            self.complain(Rule::Resurrected, format!("{exchange:?} after {ending:?}"));
         }
     }
 
@@ -257,7 +258,9 @@ impl Checker<'_> {
             }
             if before == generation && !std::ptr::eq(*earlier, exchange) && earlier.sent <= exchange.sent {
                 self.count(exchange.sent, |counts| counts.again += 1);
-                let covered = [*earlier, exchange].into_iter().any(|one| !self.stands(one, exchange.answered));
+                // Also if it was the answer to a compare-and-set that got lost: then the loser believes that it may have won.
+                let noticed = earlier.answered.max(exchange.answered);
+                let covered = [*earlier, exchange].into_iter().any(|one| !self.stands(one, noticed));
                 if !self.history.forgiving && !covered {
                     self.complain(Rule::Twice, format!("{exchange:?} and {earlier:?}"));
                 }
@@ -266,11 +269,8 @@ impl Checker<'_> {
     }
 
     /// L1 and L2: a client that was refused has lost a response, or its round trips took too long.
-    fn refusal(&mut self, exchange: &Exchange, all: &[&Exchange]) {
-        let signed_out = |other: &&Exchange| {
-            other.deed == Deed::SignOut && other.answer != Answer::Unsent && other.sent <= exchange.answered
-        };
-        if all.iter().any(signed_out) {
+    fn refusal(&mut self, exchange: &Exchange, all: &[&Exchange], endings: &[&Ending]) {
+        if endings.iter().any(|ending| ending.asked <= exchange.answered) {
             return;
         }
         if let Answer::Said { status: 200, handed: Handed::Nothing, .. } = exchange.answer {
@@ -360,21 +360,22 @@ fn proofs<'a>(exchanges: &[&'a Exchange]) -> Vec<Proof<'a>> {
     proofs
 }
 
-/// Whether a blank answer can only be that of a lost compare-and-set: the request was looked at before the token that it
-/// presented was superseded, and after the window that this token itself had opened.
+/// Whether a blank answer can only be that of a lost compare-and-set: the request was looked at after the window that its token
+/// had opened and before somebody else's rotation, and was ready to rotate after that.
 fn lost_swap(exchange: &Exchange, all: &[&Exchange], buffer: Duration) -> bool {
     let (Answer::Said { status: 200, handed: Handed::Blank, .. }, Deed::Get(sleep)) = (&exchange.answer, exchange.deed)
     else {
         return false;
     };
-    // Its handler ran that long after the look.
-    let looked_at = exchange.answered.saturating_sub(sleep);
-    let raced = all.iter().any(|other| {
+    // Its handler ran in between, for that long at least.
+    let (looked_at, ready) = (exchange.answered.saturating_sub(sleep), exchange.sent + sleep);
+    let overtaken = all.iter().any(|other| {
         let Deed::Get(sleep) = other.deed else { return false };
-        other.presented == exchange.presented && other.delivered().is_some() && looked_at < other.sent + sleep
+        let rotated = other.presented == exchange.presented && other.delivered().is_some();
+        rotated && looked_at < other.sent + sleep && other.answered <= ready
     });
-    let opened = all.iter().filter(|other| other.delivered() == Some(exchange.presented));
-    raced && opened.into_iter().all(|other| exchange.sent > other.answered + buffer)
+    let mut opened = all.iter().filter(|other| other.delivered() == Some(exchange.presented));
+    overtaken && opened.all(|other| exchange.sent > other.answered + buffer)
 }
 
 impl fmt::Display for Rule {
@@ -383,7 +384,7 @@ impl fmt::Display for Rule {
             Self::Superseded => "S1: a superseded token was accepted beyond its bound",
             Self::ThirdToken => "S2: a token was accepted although two newer ones were out",
             Self::Twice => "S3: a generation was delivered twice",
-            Self::Resurrected => "S4: a session came back after its sign-out",
+            Self::Resurrected => "S4: a session came back after it had ended",
             Self::Backwards => "S5: generations went backwards",
             Self::LockedOut => "L1/L2: a client that followed the protocol was refused",
             Self::Stuck => "L1/L2: a client did not get through although all was well again",

@@ -45,9 +45,33 @@ pub(crate) async fn follow(world: Arc<World>, email: String, signs_out: bool, mu
             }
         }
     }
-    for (session, credentials) in ghosts {
-        world.present(session, Actor::Owner, &credentials, Deed::Get(Duration::ZERO)).await;
+    present_all(&world, &ghosts).await;
+}
+
+/// Has two sessions, uses the one and sets a new password with the other, which ends the first; then looks whether it stays so.
+pub(crate) async fn renew_password(world: Arc<World>, email: String, mut rng: Rng) {
+    let mut ghosts: Vec<(usize, Credentials)> = Vec::new();
+    while !world.is_ending() {
+        let (Some((session, used)), Some((own, mut held))) = (world.sign_in(&email).await, world.sign_in(&email).await)
+        else {
+            pause(&mut rng, 500..1_500).await;
+            continue;
+        };
+        let browser = Browser { world: &world, session, held: Mutex::new(used), over: AtomicBool::new(false) };
+        browser.tab(5, &ghosts, &mut rng).await;
+        for _ in 0..10 {
+            let (answer, newer) = world.end_session(session, (own, &held), Deed::NewPassword).await;
+            held = newer.unwrap_or(held);
+            if matches!(answer, Answer::Said { status: 200 | 401, .. }) {
+                break;
+            }
+            pause(&mut rng, 500..1_500).await;
+        }
+        ghosts.push((session, browser.held.into_inner()));
+        sign_out(&world, own, &held, &mut rng).await;
+        ghosts.push((own, held));
     }
+    present_all(&world, &ghosts).await;
 }
 
 /// Presents superseded tokens of others.
@@ -161,12 +185,18 @@ impl Browser<'_> {
 /// Until it is known to be done.
 async fn sign_out(world: &World, session: usize, held: &Credentials, rng: &mut Rng) {
     while !world.is_ending() {
-        let (answer, _) = world.present(session, Actor::Owner, held, Deed::SignOut).await;
+        let (answer, _) = world.end_session(session, (session, held), Deed::SignOut).await;
         // 401 and 404: the one before has done it, and its answer was lost.
         if matches!(answer, Answer::Said { status: 200 | 401 | 404, .. }) {
             return;
         }
         pause(rng, 200..1_500).await;
+    }
+}
+
+async fn present_all(world: &World, sessions: &[(usize, Credentials)]) {
+    for (session, credentials) in sessions {
+        world.present(*session, Actor::Owner, credentials, Deed::Get(Duration::ZERO)).await;
     }
 }
 

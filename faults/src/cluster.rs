@@ -1,6 +1,6 @@
 //! Nodes on one store, with clients at work.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::Failure;
-use crate::clients::{follow, steal};
+use crate::clients::{follow, renew_password, steal};
 use crate::history::{Fault, History, Phase};
 use crate::node::{Node, Program, sqlite_url};
 use crate::proxy::{Proxy, Way};
@@ -27,6 +27,8 @@ const DEVICES: usize = 10;
 /// Of so many clients one signs out every now and then.
 const ONE_SIGNS_OUT: usize = 8;
 const THIEVES: usize = 6;
+/// Clients that set new passwords all the time.
+const CHANGERS: usize = 2;
 
 /// What is to be run.
 #[derive(Debug, Clone)]
@@ -72,8 +74,10 @@ pub(crate) struct Cluster {
     clients: JoinSet<()>,
 }
 
-/// PostgreSQL's settings: the defaults, on a small disk.
-const POSTGRES: [&str; 6] = ["-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "autovacuum=on"];
+/// PostgreSQL's settings: the defaults on a small disk, except that what need not wait for the disk waits longer, 1 s instead of
+/// 200 ms, so that a crash costs more of it.
+const POSTGRES: [&str; 8] =
+    ["-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "autovacuum=on", "-c", "wal_writer_delay=1s"];
 
 impl Cluster {
     /// Starts everything, and has the clients sign in.
@@ -121,15 +125,16 @@ impl Cluster {
     async fn let_in(&mut self, clients: usize, rng: &mut Rng) -> Result<(), Failure> {
         let email = |number: usize| format!("user-{number}@example.com");
         for number in 0..clients.div_ceil(DEVICES) {
-            let account = json!({ "email": email(number), "password": PASSWORD });
-            let reply = self.world.post("/auth", &account).await;
-            if reply.credentials.is_none() {
-                return Err(Failure::Server(format!("an account cannot be made: {:?}", reply.answer)));
-            }
+            self.register(&email(number)).await?;
         }
         for number in 0..clients {
             let signs_out = number % ONE_SIGNS_OUT == 0;
             self.clients.spawn(follow(self.world.clone(), email(number / DEVICES), signs_out, rng.fork()));
+        }
+        for number in 0..CHANGERS {
+            let email = format!("changer-{number}@example.com");
+            self.register(&email).await?;
+            self.clients.spawn(renew_password(self.world.clone(), email, rng.fork()));
         }
         for _ in 0..THIEVES {
             self.clients.spawn(steal(self.world.clone(), rng.fork()));
@@ -142,6 +147,14 @@ impl Cluster {
                 return Ok(());
             }
             sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn register(&self, email: &str) -> Result<(), Failure> {
+        let reply = self.world.post("/auth", &json!({ "email": email, "password": PASSWORD })).await;
+        match reply.credentials {
+            Some(_) => Ok(()),
+            None => Err(Failure::Server(format!("an account cannot be made: {:?}", reply.answer))),
         }
     }
 
@@ -204,10 +217,6 @@ impl Cluster {
     /// The file that takes what room there is.
     pub(crate) fn ballast(&self) -> PathBuf {
         self.folder.path().join("ballast")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub(crate) fn restart_postgres(server: &postgres::Server) {

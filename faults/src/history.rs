@@ -16,6 +16,7 @@ pub(crate) struct History {
     pub(crate) sessions: Vec<Session>,
     pub(crate) exchanges: Vec<Exchange>,
     pub(crate) sign_ins: Vec<SignIn>,
+    pub(crate) endings: Vec<Ending>,
     pub(crate) heals: Vec<Heal>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) phases: Vec<Phase>,
@@ -57,6 +58,8 @@ pub(crate) enum Deed {
     /// A resource whose handler takes this long at least.
     Get(Duration),
     SignOut,
+    /// A new password, which ends the account's other sessions.
+    NewPassword,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,15 @@ pub(crate) enum Handed {
 pub(crate) struct SignIn {
     pub(crate) sent: Duration,
     pub(crate) answer: Answer,
+}
+
+/// Somebody asked for the end of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending {
+    pub(crate) session: usize,
+    pub(crate) asked: Duration,
+    /// When it was known to be done; `None` if it may have been.
+    pub(crate) acknowledged: Option<Duration>,
 }
 
 /// A node's log says that a record was moved up.
@@ -153,7 +165,7 @@ impl Exchange {
     pub(crate) fn on_the_way(&self) -> Duration {
         let handled = match self.deed {
             Deed::Get(sleep) => sleep,
-            Deed::SignOut => Duration::ZERO,
+            Deed::SignOut | Deed::NewPassword => Duration::ZERO,
         };
         self.answered.saturating_sub(self.sent + handled)
     }

@@ -28,9 +28,9 @@ struct Cli {
     /// The program
     #[arg(long, value_name = "FILE")]
     baton: PathBuf,
-    /// A folder on a small file system of its own, which is filled
+    /// A folder in which 0, 1, … are small file systems to be filled, one for each run
     #[arg(long, value_name = "DIR")]
-    small_disk: PathBuf,
+    small_disks: PathBuf,
     /// Each scenario once, with fewer clients
     #[arg(long)]
     short: bool,
@@ -43,7 +43,10 @@ struct Cli {
     /// How often each scenario is run, in the long form
     #[arg(long, value_name = "N", default_value_t = 5)]
     rounds: usize,
-    /// How many clients there are [default: 150 in the short form, else 300]
+    /// How many runs there are at once
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    jobs: usize,
+    /// How many clients each run has [default: 150 in the short form, else 300]
     #[arg(long, value_name = "N")]
     clients: Option<usize>,
 }

@@ -21,7 +21,7 @@ const COLUMNS: [Column; 14] = [
     ("superseded", |counts| counts.superseded),
     ("lost", |counts| counts.lost),
     ("sign-ins", |counts| counts.sign_ins),
-    ("sign-outs", |counts| counts.sign_outs),
+    ("ends", |counts| counts.sign_outs),
     ("ghosts", |counts| counts.ghosts),
     ("again", |counts| counts.again),
     ("late", |counts| counts.late),
@@ -85,7 +85,7 @@ pub(crate) fn missing(total: &Counts) -> Vec<&'static str> {
         (total.batches, "a batch"),
         (total.unavailable, "a 503"),
         (total.lost, "a lost response"),
-        (total.ghosts, "a token presented after its session's sign-out"),
+        (total.ghosts, "a token presented after its session had ended"),
     ];
     needed.into_iter().filter(|(count, _)| *count == 0).map(|(_, what)| what).collect()
 }

@@ -12,8 +12,8 @@ use crate::Failure;
 use crate::cluster::{BUFFER, Cluster, Kind, Store};
 use crate::proxy::Way;
 
-/// Before this long, a rotation in PostgreSQL is on the disk: three times `wal_writer_delay`, as its manual has it.
-const POSTGRES_LOSES: Duration = Duration::from_millis(600);
+/// What was committed this long ago is on the disk: three times `wal_writer_delay`, as PostgreSQL's manual has it.
+const POSTGRES_LOSES: Duration = Duration::from_secs(3);
 /// A cut loses nothing that was there before it: only what was on its way.
 const ON_ITS_WAY: Option<Duration> = Some(Duration::ZERO);
 
@@ -171,12 +171,19 @@ async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
     };
     let fault = cluster.fault("the disk was full", loses);
     let mut ballast = fs::File::create(cluster.ballast()).map_err(&io)?;
+    let other_work = match &cluster.store {
+        Store::Postgres(server) => Some(tokio::spawn(fill_the_log(server.client().await))),
+        Store::Sqlite => None,
+    };
     let begun = cluster.world.now();
     let lasts = Duration::from_millis(rng.u64(3_000..4_000));
     while cluster.world.now() < begun + lasts {
         // Whatever is freed meanwhile is taken too.
         while ballast.write_all(&[0; 1024]).is_ok() {}
         sleep(Duration::from_millis(10)).await;
+    }
+    if let Some(other_work) = other_work {
+        other_work.abort();
     }
     drop(ballast);
     fs::remove_file(cluster.ballast()).map_err(&io)?;
@@ -189,6 +196,14 @@ async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
         }
     }
     cluster.over(fault).await
+}
+
+/// What PostgreSQL has got of the disk lasts for a while; whatever else it is used for takes that.
+async fn fill_the_log(client: tokio_postgres::Client) {
+    let sql = "SELECT pg_logical_emit_message(true, 'other work', repeat('x', 100000))";
+    while client.batch_execute(sql).await.is_ok() {
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Of the first node, by 3 s to either side. The store's is what counts, so nothing may happen.

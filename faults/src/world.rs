@@ -12,11 +12,13 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::history::{Actor, Answer, Deed, Exchange, Heal, History, Session, SignIn};
+use crate::history::{Actor, Answer, Deed, Ending, Exchange, Heal, History, Session, SignIn};
 use crate::http::{Credentials, Http, Reply};
 
 /// Every account's.
 pub(crate) const PASSWORD: &str = "correct horse battery";
+/// How long a client waits where a password is hashed: when that is done is nobody's promise.
+const HASHING: Duration = Duration::from_secs(20);
 /// How many superseded tokens lie about to be found.
 const STOLEN: usize = 512;
 
@@ -92,24 +94,44 @@ impl World {
         deed: Deed,
     ) -> (Answer, Option<Credentials>) {
         let (node, address) = self.next_node();
-        let path = match deed {
-            Deed::Get(Duration::ZERO) => "/demo/members_only".to_owned(),
-            Deed::Get(sleep) => format!("/demo/slow?ms={}", sleep.as_millis()),
-            Deed::SignOut => "/auth/sign_out".to_owned(),
+        let (request, body, patience) = match deed {
+            Deed::Get(Duration::ZERO) => ((Method::GET, "/demo/members_only".to_owned()), None, self.patience),
+            Deed::Get(sleep) => {
+                ((Method::GET, format!("/demo/slow?ms={}", sleep.as_millis())), None, self.patience + sleep)
+            }
+            Deed::SignOut => ((Method::DELETE, "/auth/sign_out".to_owned()), None, self.patience),
+            Deed::NewPassword => {
+                let names = ["password", "password_confirmation", "current_password"];
+                let body = names.map(|name| (name.to_owned(), Value::from(PASSWORD))).into_iter().collect();
+                ((Method::PUT, "/auth".to_owned()), Some(Value::Object(body)), HASHING)
+            }
         };
-        let method = if deed == Deed::SignOut { Method::DELETE } else { Method::GET };
         let sent = self.now();
-        let patience = match deed {
-            Deed::Get(sleep) => self.patience + sleep,
-            Deed::SignOut => self.patience,
-        };
-        let reply = self.http.send(address, (method, &path), Some(credentials), None, patience).await;
+        let (method, path) = request;
+        let reply = self.http.send(address, (method, &path), Some(credentials), body.as_ref(), patience).await;
         let answered = self.now();
         let presented = credentials.generation();
         let answer = reply.answer.clone();
         let exchange = Exchange { session, actor, node, sent, answered, presented, deed, answer };
         self.history.lock().exchanges.push(exchange);
         (reply.answer, reply.credentials)
+    }
+
+    /// Does something that ends a session, of which `with` are the credentials or those of another session of the account.
+    pub(crate) async fn end_session(
+        &self,
+        ended: usize,
+        (session, with): (usize, &Credentials),
+        deed: Deed,
+    ) -> (Answer, Option<Credentials>) {
+        let asked = self.now();
+        let (answer, credentials) = self.present(session, Actor::Owner, with, deed).await;
+        let done = matches!(answer, Answer::Said { status: 200, .. });
+        let acknowledged = done.then(|| self.now());
+        if answer != Answer::Unsent {
+            self.history.lock().endings.push(Ending { session: ended, asked, acknowledged });
+        }
+        (answer, credentials)
     }
 
     /// Signs in on the next node. The session and its first token, if it came to that.
@@ -124,10 +146,10 @@ impl World {
         Some((history.sessions.len() - 1, credentials))
     }
 
-    /// Sends something without credentials. Whether passwords are hashed soon is nobody's promise, so it waits long.
+    /// Sends something without credentials.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         let (_, address) = self.next_node();
-        self.http.send(address, (Method::POST, path), None, Some(body), Duration::from_secs(20)).await
+        self.http.send(address, (Method::POST, path), None, Some(body), HASHING).await
     }
 
     /// Leaves a token lying about that was just superseded.
