@@ -8,7 +8,6 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::join;
-use tokio::time::sleep;
 
 use crate::history::{Actor, Answer, Deed};
 use crate::http::Credentials;
@@ -23,10 +22,10 @@ pub(crate) async fn follow(world: Arc<World>, email: String, signs_out: bool, mu
     let mut ghosts: Vec<(usize, Credentials)> = Vec::new();
     while !world.is_ending() {
         let Some((session, credentials)) = world.sign_in(&email).await else {
-            pause(&mut rng, 200..800).await;
+            world.pause(&mut rng, 200..800).await;
             continue;
         };
-        let browser = Browser { world: &world, session, held: Mutex::new(credentials), over: AtomicBool::new(false) };
+        let browser = Browser::open(&world, session, credentials, signs_out);
         let pages = if signs_out { rng.usize(5..30) } else { usize::MAX };
         let second = if rng.bool() { pages } else { 0 };
         let mut other = rng.fork();
@@ -54,10 +53,10 @@ pub(crate) async fn renew_password(world: Arc<World>, email: String, mut rng: Rn
     while !world.is_ending() {
         let (Some((session, used)), Some((own, mut held))) = (world.sign_in(&email).await, world.sign_in(&email).await)
         else {
-            pause(&mut rng, 500..1_500).await;
+            world.pause(&mut rng, 500..1_500).await;
             continue;
         };
-        let browser = Browser { world: &world, session, held: Mutex::new(used), over: AtomicBool::new(false) };
+        let browser = Browser::open(&world, session, used, true);
         browser.tab(5, &ghosts, &mut rng).await;
         for _ in 0..10 {
             let (answer, newer) = world.end_session(session, (own, &held), Deed::NewPassword).await;
@@ -65,7 +64,7 @@ pub(crate) async fn renew_password(world: Arc<World>, email: String, mut rng: Rn
             if matches!(answer, Answer::Said { status: 200 | 401, .. }) {
                 break;
             }
-            pause(&mut rng, 500..1_500).await;
+            world.pause(&mut rng, 500..1_500).await;
         }
         ghosts.push((session, browser.held.into_inner()));
         sign_out(&world, own, &held, &mut rng).await;
@@ -80,7 +79,7 @@ pub(crate) async fn steal(world: Arc<World>, mut rng: Rng) {
         if let Some((session, credentials)) = world.find_token(&mut rng) {
             world.present(session, Actor::Thief, &credentials, Deed::Get(Duration::ZERO)).await;
         }
-        pause(&mut rng, 50..250).await;
+        world.pause(&mut rng, 50..250).await;
     }
 }
 
@@ -92,6 +91,8 @@ struct Browser<'a> {
     held: Mutex<Credentials>,
     /// Its token was refused, or one of the tabs is done.
     over: AtomicBool,
+    /// Whether it is done when there is a rush.
+    hurries: bool,
 }
 
 /// Why a tab was closed.
@@ -112,7 +113,11 @@ enum Page {
     Refused,
 }
 
-impl Browser<'_> {
+impl<'a> Browser<'a> {
+    fn open(world: &'a World, session: usize, credentials: Credentials, hurries: bool) -> Self {
+        Self { world, session, held: Mutex::new(credentials), over: AtomicBool::new(false), hurries }
+    }
+
     /// Opens so many pages, one after the other.
     async fn tab(&self, pages: usize, ghosts: &[(usize, Credentials)], rng: &mut Rng) -> End {
         for _ in 0..pages {
@@ -122,14 +127,17 @@ impl Browser<'_> {
             if self.over.load(Ordering::Relaxed) {
                 return End::Refused;
             }
-            match self.page(rng).await {
-                Page::Fine => pause(rng, 200..1_200).await,
+            let rush = match self.page(rng).await {
+                Page::Fine => self.world.pause(rng, 200..1_200).await,
                 // As `Retry-After` asks for, or a little less.
-                Page::Trouble => pause(rng, 300..2_000).await,
+                Page::Trouble => self.world.pause(rng, 300..2_000).await,
                 Page::Refused => {
                     self.over.store(true, Ordering::Relaxed);
                     return End::Refused;
                 }
+            };
+            if rush && self.hurries {
+                break;
             }
             if let Some((session, credentials)) = rng.choice(ghosts.iter()) {
                 self.world.present(*session, Actor::Owner, credentials, Deed::Get(Duration::ZERO)).await;
@@ -176,7 +184,7 @@ impl Browser<'_> {
             if self.page(rng).await != Page::Trouble {
                 return true;
             }
-            pause(rng, 300..600).await;
+            self.world.pause(rng, 300..600).await;
         }
         false
     }
@@ -190,7 +198,7 @@ async fn sign_out(world: &World, session: usize, held: &Credentials, rng: &mut R
         if matches!(answer, Answer::Said { status: 200 | 401 | 404, .. }) {
             return;
         }
-        pause(rng, 200..1_500).await;
+        world.pause(rng, 200..1_500).await;
     }
 }
 
@@ -198,8 +206,4 @@ async fn present_all(world: &World, sessions: &[(usize, Credentials)]) {
     for (session, credentials) in sessions {
         world.present(*session, Actor::Owner, credentials, Deed::Get(Duration::ZERO)).await;
     }
-}
-
-async fn pause(rng: &mut Rng, millis: std::ops::Range<u64>) {
-    sleep(Duration::from_millis(rng.u64(millis))).await;
 }

@@ -35,6 +35,7 @@ pub(crate) struct Session {
 pub(crate) struct Exchange {
     pub(crate) session: usize,
     pub(crate) actor: Actor,
+    #[expect(dead_code, reason = "for whoever reads a violation")]
     pub(crate) node: usize,
     pub(crate) sent: Duration,
     /// When the last byte of the answer was there, or when it was given up.

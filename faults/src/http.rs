@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -56,6 +56,8 @@ impl Http {
         let mut builder = Client::builder(TokioExecutor::new());
         // What was sent is never sent again behind the history's back.
         builder.retry_canceled_requests(false);
+        // Nodes close connections that nobody has used for 30 s.
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(10));
         Self(builder.build(connector))
     }
 

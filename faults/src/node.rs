@@ -14,11 +14,13 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::Failure;
 use crate::world::World;
+use crate::{Failure, note};
 
 /// Reached only if something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a node is started that ends at once, as a supervisor would.
+const ATTEMPTS: usize = 5;
 /// Where Debian puts the library that lies about the time.
 const FAKETIME: &str = "/usr/lib/*/faketime/libfaketime.so.1";
 
@@ -49,37 +51,42 @@ impl Node {
 
     /// Starts it and tells the world where it listens.
     pub(crate) async fn start(&mut self, world: &Arc<World>) -> Result<(), Failure> {
-        let log = self.log();
+        for _ in 0..ATTEMPTS {
+            if let Some(address) = self.try_start(world).await? {
+                world.set_node(self.number, address);
+                return Ok(());
+            }
+            self.kill()?;
+            note(&format!("node {} has not started: {:#?}", self.number, self.end_of_log()));
+        }
+        Err(Failure::Server(format!("node {} does not start", self.number)))
+    }
+
+    /// Where it listens.
+    async fn try_start(&mut self, world: &Arc<World>) -> Result<Option<SocketAddr>, Failure> {
         let (said, address) = oneshot::channel();
         let mut child = self.command().spawn().map_err(Failure::io("baton"))?;
         if let Some(out) = child.stdout.take() {
             thread::spawn(move || {
                 let mut lines = BufReader::new(out).lines().map_while(Result::ok);
-                let address =
-                    lines.next().and_then(|line| line.strip_prefix("listening on http://")?.parse::<SocketAddr>().ok());
+                let address = lines.next().and_then(|line| line.strip_prefix("listening on http://")?.parse().ok());
                 let _ = said.send(address);
                 lines.for_each(drop);
             });
         }
         if let Some(err) = child.stderr.take() {
             let world = world.clone();
-            let mut file = File::options().create(true).append(true).open(&log).map_err(Failure::io("log"))?;
+            let mut file = File::options().create(true).append(true).open(self.log()).map_err(Failure::io("log"))?;
             thread::spawn(move || {
                 for line in BufReader::new(err).lines().map_while(Result::ok) {
-                    note(&line, &world);
+                    look_at(&line, &world);
                     // What cannot be kept is only there for whoever looks for the cause of a failure.
                     let _ = writeln!(file, "{line}");
                 }
             });
         }
         self.child = Some(child);
-        match timeout(PATIENCE, address).await {
-            Ok(Ok(Some(address))) => {
-                world.set_node(self.number, address);
-                Ok(())
-            }
-            _ => Err(Failure::Server(format!("a node does not start; see {}", log.display()))),
-        }
+        Ok(timeout(PATIENCE, address).await.ok().and_then(Result::ok).flatten())
     }
 
     /// As if the machine had lost its power.
@@ -88,9 +95,14 @@ impl Node {
         child.kill().and_then(|()| child.wait()).map(drop).map_err(Failure::io("kill"))
     }
 
+    pub(crate) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub(crate) fn send(&self, signal: Signal) -> Result<(), Failure> {
         let id = self.child.as_ref().and_then(|child| Pid::from_raw(child.id().try_into().ok()?));
-        let id = id.ok_or_else(|| Failure::Server("the node does not run".into()))?;
+        // One that was killed does not notice.
+        let Some(id) = id else { return Ok(()) };
         kill_process(id, signal).map_err(|error| Failure::Io("a signal".into(), error.into()))
     }
 
@@ -135,6 +147,13 @@ impl Node {
         self.program.folder.join(format!("clock-{}", self.number))
     }
 
+    fn end_of_log(&self) -> Vec<String> {
+        let said = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let mut last: Vec<String> = said.lines().rev().take(5).map(ToOwned::to_owned).collect();
+        last.reverse();
+        last
+    }
+
     fn log(&self) -> PathBuf {
         self.program.folder.join(format!("log-{}", self.number))
     }
@@ -165,7 +184,7 @@ impl Drop for Node {
 }
 
 /// What the history wants to know of a log.
-fn note(line: &str, world: &World) {
+fn look_at(line: &str, world: &World) {
     if !line.contains("healed a lost rotation") {
         return;
     }

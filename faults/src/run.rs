@@ -45,7 +45,13 @@ pub(crate) fn all(cli: &Cli) -> Result<bool, Failure> {
                 let next = || queue.lock().next();
                 while let Some(run) = next() {
                     let name = run.name.clone();
-                    let _ = done.send((name, runtime.block_on(run.make())));
+                    let findings = runtime.block_on(run.make());
+                    let failed = findings.is_err();
+                    let _ = done.send((name, findings));
+                    if failed {
+                        // There is no point in the others.
+                        queue.lock().by_ref().for_each(drop);
+                    }
                 }
             });
         }

@@ -13,7 +13,7 @@ use crate::cluster::{BUFFER, Cluster, Kind, Store};
 use crate::proxy::Way;
 
 /// What was committed this long ago is on the disk: three times `wal_writer_delay`, as PostgreSQL's manual has it.
-const POSTGRES_LOSES: Duration = Duration::from_secs(3);
+const POSTGRES_LOSES: Duration = Duration::from_millis(600);
 /// A cut loses nothing that was there before it: only what was on its way.
 const ON_ITS_WAY: Option<Duration> = Some(Duration::ZERO);
 
@@ -30,6 +30,7 @@ pub(crate) enum Scenario {
     FullDisk,
     Clocks,
     Pause,
+    Storm,
 }
 
 impl Scenario {
@@ -46,6 +47,7 @@ impl Scenario {
                 Self::FullDisk,
                 Self::Clocks,
                 Self::Pause,
+                Self::Storm,
             ],
             Kind::Sqlite => &[Self::KillNodes, Self::FullDisk],
         }
@@ -62,6 +64,7 @@ impl Scenario {
             Self::FullDisk => "full-disk",
             Self::Clocks => "clocks",
             Self::Pause => "pause",
+            Self::Storm => "storm",
         }
     }
 
@@ -76,6 +79,7 @@ impl Scenario {
             Self::FullDisk => full_disk(cluster, rng).await?,
             Self::Clocks => clocks(cluster).await?,
             Self::Pause => pause(cluster, rng).await?,
+            Self::Storm => storm(cluster, rng).await?,
         }
         // Longer than the window, so that it is seen whether superseded tokens are still accepted.
         sleep(BUFFER + BUFFER / 3).await;
@@ -88,7 +92,7 @@ async fn kill_nodes(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure>
     let mut order: Vec<usize> = (0..cluster.nodes.len()).collect();
     rng.shuffle(&mut order);
     for number in order {
-        let fault = cluster.fault("a node was killed", None);
+        let fault = cluster.fault("a node was killed", None).await;
         let world = cluster.world.clone();
         cluster.nodes[number].kill()?;
         wait(rng, 200..800).await;
@@ -98,11 +102,11 @@ async fn kill_nodes(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure>
     Ok(())
 }
 
-/// Twice, so that what was healed after the first time can be lost with the second.
+/// Several times, so that what was healed after the one can be lost with the next.
 async fn kill_store(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
     let Store::Postgres(server) = &cluster.store else { return Ok(()) };
-    for _ in 0..2 {
-        let mut fault = cluster.fault("PostgreSQL was killed", Some(POSTGRES_LOSES));
+    for _ in 0..3 {
+        let mut fault = cluster.fault("PostgreSQL was killed", Some(POSTGRES_LOSES)).await;
         server.kill();
         let gone = cluster.world.now();
         wait(rng, 1_000..2_000).await;
@@ -116,14 +120,14 @@ async fn kill_store(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure>
 
 /// One node's way to the store, then everybody's.
 async fn cut(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
-    let fault = cluster.fault("a node was cut off", ON_ITS_WAY);
+    let fault = cluster.fault("a node was cut off", ON_ITS_WAY).await;
     let proxy = &cluster.proxies[rng.usize(..cluster.proxies.len())];
     proxy.set(Way::Cut);
     wait(rng, 800..1_500).await;
     proxy.set(Way::Clear);
     cluster.over(fault).await?;
     for _ in 0..2 {
-        let mut fault = cluster.fault("all nodes were cut off", ON_ITS_WAY);
+        let mut fault = cluster.fault("all nodes were cut off", ON_ITS_WAY).await;
         cluster.set_ways(Way::Cut);
         // What was on its way may still arrive.
         sleep(Duration::from_millis(100)).await;
@@ -139,7 +143,7 @@ async fn cut(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 /// What is asked is done, and nobody hears of it; then they ask again.
 async fn deaf(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
     for _ in 0..3 {
-        let fault = cluster.fault("answers were lost", ON_ITS_WAY);
+        let fault = cluster.fault("answers were lost", ON_ITS_WAY).await;
         cluster.set_ways(Way::Deaf);
         wait(rng, 100..500).await;
         cluster.set_ways(Way::Cut);
@@ -152,7 +156,7 @@ async fn deaf(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 
 /// All the same, but late.
 async fn slow(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
-    let fault = cluster.fault("the network was slow", None);
+    let fault = cluster.fault("the network was slow", None).await;
     for proxy in &cluster.proxies {
         proxy.set(Way::Slow(Duration::from_millis(rng.u64(20..120))));
     }
@@ -169,7 +173,7 @@ async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
         // Whether SQLite has written something when it says that it cannot is not known.
         Store::Sqlite => ON_ITS_WAY,
     };
-    let fault = cluster.fault("the disk was full", loses);
+    let fault = cluster.fault("the disk was full", loses).await;
     let mut ballast = fs::File::create(cluster.ballast()).map_err(&io)?;
     let other_work = match &cluster.store {
         Store::Postgres(server) => Some(tokio::spawn(fill_the_log(server.client().await))),
@@ -209,7 +213,7 @@ async fn fill_the_log(client: tokio_postgres::Client) {
 /// Of the first node, by 3 s to either side. The store's is what counts, so nothing may happen.
 async fn clocks(cluster: &Cluster) -> Result<(), Failure> {
     for seconds in [3, -3, 0] {
-        let fault = cluster.fault("a clock was stepped", None);
+        let fault = cluster.fault("a clock was stepped", None).await;
         cluster.nodes[0].step_clock(seconds)?;
         cluster.nodes[0].shows_a_clock_off_by(seconds, &cluster.nodes[1]).await?;
         sleep(BUFFER / 2).await;
@@ -220,12 +224,55 @@ async fn clocks(cluster: &Cluster) -> Result<(), Failure> {
 
 /// A node stands still for 10 s, and goes on with what it was doing.
 async fn pause(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
-    let fault = cluster.fault("a node was paused", None);
+    let fault = cluster.fault("a node was paused", None).await;
     let node = &cluster.nodes[rng.usize(..cluster.nodes.len())];
     node.send(Signal::STOP)?;
     sleep(Duration::from_secs(10)).await;
     node.send(Signal::CONT)?;
     cluster.over(fault).await
+}
+
+/// All of it, one upon the other.
+async fn storm(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let fault = cluster.fault("there was a storm", Some(POSTGRES_LOSES)).await;
+    for _ in 0..10 {
+        let number = rng.usize(..cluster.nodes.len());
+        match rng.u8(..6) {
+            0 => cluster.nodes[number].kill()?,
+            1 => cluster.nodes[number].send(Signal::STOP)?,
+            2 => cluster.set_ways(Way::Deaf),
+            3 => cluster.proxies[number].set(Way::Cut),
+            4 => cluster.proxies[number].set(Way::Slow(Duration::from_millis(rng.u64(20..300)))),
+            _ => {
+                if let Store::Postgres(server) = &cluster.store {
+                    server.kill();
+                    wait(rng, 100..500).await;
+                    Cluster::restart_postgres(server);
+                }
+            }
+        }
+        wait(rng, 100..500).await;
+        // Some of it stays for a while.
+        if rng.bool() {
+            clear_up(cluster).await?;
+        }
+        cluster.world.rush();
+    }
+    clear_up(cluster).await?;
+    cluster.over(fault).await
+}
+
+async fn clear_up(cluster: &mut Cluster) -> Result<(), Failure> {
+    let world = cluster.world.clone();
+    cluster.set_ways(Way::Clear);
+    for node in &mut cluster.nodes {
+        if node.is_running() {
+            node.send(Signal::CONT)?;
+        } else {
+            node.start(&world).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn wait(rng: &mut Rng, millis: std::ops::Range<u64>) {

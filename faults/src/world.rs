@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use fastrand::Rng;
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::history::{Actor, Answer, Deed, Ending, Exchange, Heal, History, Session, SignIn};
 use crate::http::{Credentials, Http, Reply};
@@ -32,6 +34,7 @@ pub(crate) struct World {
     turn: AtomicUsize,
     history: Mutex<History>,
     stolen: Mutex<VecDeque<(usize, Credentials)>>,
+    rush: Notify,
     ending: AtomicBool,
 }
 
@@ -45,6 +48,7 @@ impl World {
             turn: AtomicUsize::new(0),
             history: Mutex::new(history),
             stolen: Mutex::default(),
+            rush: Notify::new(),
             ending: AtomicBool::new(false),
         })
     }
@@ -75,6 +79,16 @@ impl World {
         let nodes = self.nodes.lock();
         let number = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len();
         (number, nodes[number])
+    }
+
+    /// Has all clients do what they do next at once.
+    pub(crate) fn rush(&self) {
+        self.rush.notify_waiters();
+    }
+
+    /// Waits for so many milliseconds; true if there is a rush.
+    pub(crate) async fn pause(&self, rng: &mut Rng, millis: Range<u64>) -> bool {
+        timeout(Duration::from_millis(rng.u64(millis)), self.rush.notified()).await.is_ok()
     }
 
     pub(crate) fn end(&self) {
