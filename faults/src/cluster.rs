@@ -124,17 +124,16 @@ impl Cluster {
 
     async fn let_in(&mut self, clients: usize, rng: &mut Rng) -> Result<(), Failure> {
         let email = |number: usize| format!("user-{number}@example.com");
-        for number in 0..clients.div_ceil(DEVICES) {
-            self.register(&email(number)).await?;
+        let changer = |number: usize| format!("changer-{number}@example.com");
+        for email in (0..clients.div_ceil(DEVICES)).map(email).chain((0..CHANGERS).map(changer)) {
+            self.register(&email).await?;
         }
         for number in 0..clients {
             let signs_out = number % ONE_SIGNS_OUT == 0;
             self.clients.spawn(follow(self.world.clone(), email(number / DEVICES), signs_out, rng.fork()));
         }
         for number in 0..CHANGERS {
-            let email = format!("changer-{number}@example.com");
-            self.register(&email).await?;
-            self.clients.spawn(renew_password(self.world.clone(), email, rng.fork()));
+            self.clients.spawn(renew_password(self.world.clone(), changer(number), rng.fork()));
         }
         for _ in 0..THIEVES {
             self.clients.spawn(steal(self.world.clone(), rng.fork()));

@@ -20,7 +20,7 @@ use crate::http::{Credentials, Http, Reply};
 /// Every account's.
 pub(crate) const PASSWORD: &str = "correct horse battery";
 /// How long a client waits where a password is hashed: when that is done is nobody's promise.
-const HASHING: Duration = Duration::from_secs(20);
+const HASHING: Duration = Duration::from_secs(60);
 /// How many superseded tokens lie about to be found.
 const STOLEN: usize = 512;
 
