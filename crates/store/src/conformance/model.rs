@@ -1,6 +1,6 @@
 //! Random operations, on the store and on a few lines that say what should come of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,9 @@ use baton_core::clock::Timestamp;
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, UpdateAccountError};
 use baton_core::event::EventKind;
 use baton_core::one_time::{OneTimeId, Purpose};
-use baton_core::ports::{FoundOneTime, Login, NewOneTime, SessionEntry};
+use baton_core::ports::{Changed, FoundOneTime, Login, NewOneTime, SessionEntry};
 use baton_core::session::{
-    Account, AccountId, AccountUpdate, Device, EndSessions, NewSession, Permit, Renewal, Session, Swap, Swapped,
-    Version,
+    AccountId, AccountUpdate, Device, EndSessions, NewSession, Permit, Renewal, Session, Swap, Swapped, Version,
 };
 use baton_core::token::ClientId;
 use proptest::prelude::*;
@@ -281,8 +280,9 @@ impl Model {
                 let account = self.id_of(uid);
                 let existed = self.accounts.remove(uid).is_some();
                 let left = trace(EventKind::AccountDeleted);
-                assert_eq!(self.store.delete_account(account, &left).await.expect("delete"), existed);
-                self.sessions.retain(|_, entry| entry.session.account != account);
+                let ended = self.store.delete_account(account, &left).await.expect("delete");
+                let expected = self.end(account, EndSessions::All);
+                assert_eq!(ended.map(BTreeSet::from_iter), existed.then_some(expected));
                 self.void(|owner, _| owner == account);
                 if existed {
                     self.events.push((EventKind::AccountDeleted, account));
@@ -467,7 +467,8 @@ impl Model {
     }
 
     /// Makes a change that the store has made.
-    async fn change(&mut self, uid: &'static str, change: &Change, updated: Account) {
+    async fn change(&mut self, uid: &'static str, change: &Change, changed: Changed) {
+        let Changed { account: updated, ended } = changed;
         let mut known = self.accounts.remove(uid).expect("it exists");
         let account = known.account.id;
         let uid = change.uid.unwrap_or(uid);
@@ -490,10 +491,17 @@ impl Model {
         }
         assert_eq!(updated, known.account);
         self.accounts.insert(uid, known);
-        self.sessions.retain(|client, entry| entry.session.account != account || change.end.keeps(*client));
+        assert_eq!(BTreeSet::from_iter(ended), self.end(account, change.end));
         if change.void {
             self.void(|owner, _| owner == account);
         }
+    }
+
+    /// Ends sessions, and answers which.
+    fn end(&mut self, account: AccountId, which: EndSessions) -> BTreeSet<ClientId> {
+        let ends =
+            |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
+        self.sessions.extract_if(.., ends).map(|(client, _)| client).collect()
     }
 
     fn takes_a_name(&self, uid: &str, change: &Change) -> bool {

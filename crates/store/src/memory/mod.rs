@@ -14,8 +14,10 @@ use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Event, Message, MessageBody, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
-use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
+use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::session::{
+    Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Session, Swap, Swapped,
+};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 
@@ -123,7 +125,7 @@ impl Store for MemoryStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let changed = tables.update(account, update, now)?;
@@ -131,16 +133,16 @@ impl Store for MemoryStore {
         Ok(changed)
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
         let mut tables = self.tables.lock();
-        let existed = tables.accounts.remove(&account).is_some();
-        if existed {
-            tables.sessions.retain(|_, entry| entry.session.account != account);
-            tables.one_time.retain(|_, token| token.account != account);
-            tables.logins.retain(|_, id| *id != account);
-            tables.leave(trace, Some(account), self.time.now());
+        if tables.accounts.remove(&account).is_none() {
+            return Ok(None);
         }
-        Ok(existed)
+        let ended = tables.end(account, EndSessions::All);
+        tables.one_time.retain(|_, token| token.account != account);
+        tables.logins.retain(|_, id| *id != account);
+        tables.leave(trace, Some(account), self.time.now());
+        Ok(Some(ended))
     }
 
     async fn create_session(
@@ -205,7 +207,7 @@ impl Store for MemoryStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Account, Option<Session>), RedeemError> {
+    ) -> Result<(Changed, Option<Session>), RedeemError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let OneTime { account, purpose, .. } = tables.good_one_time(id, now).ok_or(RedeemError::Gone)?.clone();
@@ -345,7 +347,7 @@ impl Tables {
         account: AccountId,
         update: AccountUpdate,
         now: Timestamp,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let Some(login) = self.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
         if update.if_password.is_some_and(|checked| checked != login.password) {
             return Err(UpdateAccountError::Overtaken);
@@ -372,9 +374,15 @@ impl Tables {
         changed.account.profile = update.profile.unwrap_or(changed.account.profile);
         changed.account.updated_at = changed.account.updated_at.max(now);
         self.accounts.insert(account, changed.clone());
-        self.sessions.retain(|client, entry| entry.session.account != account || update.end.keeps(*client));
+        let ended = self.end(account, update.end);
         self.one_time.retain(|_, token| token.account != account || !update.void_one_time);
-        Ok(changed.account)
+        Ok(Changed { account: changed.account, ended })
+    }
+
+    fn end(&mut self, account: AccountId, which: EndSessions) -> Vec<ClientId> {
+        let ends =
+            |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
+        self.sessions.extract_if(ends).map(|(client, _)| client).collect()
     }
 
     fn good_one_time(&self, id: OneTimeId, now: Timestamp) -> Option<&OneTime> {

@@ -303,9 +303,11 @@ BEGIN
 END
 $$;
 
--- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken.
+-- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken. `o_ended`: the sessions that
+-- it has ended.
 CREATE FUNCTION baton.change_account(
-    p_account bigint, p_update json, OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
+    p_account bigint, p_update json,
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_old baton.accounts;
@@ -343,8 +345,12 @@ BEGIN
         RETURN;
     END;
     IF (p_update->>'end')::boolean THEN
-        DELETE FROM baton.sessions s
-        WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid;
+        WITH ended AS (
+            DELETE FROM baton.sessions s
+            WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid
+            RETURNING s.client
+        )
+        SELECT array_agg(ended.client) INTO o_ended FROM ended;
     END IF;
     IF (p_update->>'void_one_time')::boolean THEN
         DELETE FROM baton.one_time_tokens t WHERE t.account = p_account;
@@ -354,7 +360,8 @@ END
 $$;
 
 CREATE FUNCTION baton.update_account(
-    p_account bigint, p_update json, p_trace json, OUT o_outcome text, OUT o_row baton.accounts
+    p_account bigint, p_update json, p_trace json,
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_change record;
@@ -363,6 +370,7 @@ BEGIN
     SELECT * INTO v_change FROM baton.change_account(p_account, p_update);
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
+    o_ended := v_change.o_ended;
     IF o_outcome = 'done' THEN
         PERFORM baton.leave(p_trace, p_account);
     END IF;
@@ -371,7 +379,7 @@ $$;
 
 CREATE FUNCTION baton.redeem(
     p_id uuid, p_update json, p_session json, p_trace json,
-    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_account bigint;
@@ -393,6 +401,7 @@ BEGIN
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
     o_now := v_change.o_now;
+    o_ended := v_change.o_ended;
     IF o_outcome <> 'done' THEN
         RETURN;
     END IF;
@@ -404,17 +413,21 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS boolean LANGUAGE plpgsql AS $$
+-- The sessions that end with it; null if there is no such account.
+CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_ended uuid[];
 BEGIN
     PERFORM baton.durably();
     PERFORM 1 FROM baton.accounts a WHERE a.id = p_account FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
+    v_ended := ARRAY(SELECT s.client FROM baton.sessions s WHERE s.account = p_account);
     -- Sessions and one-time tokens go with it.
     DELETE FROM baton.accounts a WHERE a.id = p_account;
     PERFORM baton.leave(p_trace, p_account);
-    RETURN true;
+    RETURN v_ended;
 END
 $$;
 

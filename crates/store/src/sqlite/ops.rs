@@ -8,7 +8,7 @@ use baton_core::attempts::{AttemptName, AttemptRule, Attempts, Counted};
 use baton_core::clock::{Timestamp, millis};
 use baton_core::event::{Message, Outcome, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{KeyBinding, NewOneTime};
+use baton_core::ports::{Changed, KeyBinding, NewOneTime};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, PasswordHash, Profile, Session, Swap,
     Swapped,
@@ -139,7 +139,7 @@ pub(super) fn update_account(
     account: AccountId,
     update: &AccountUpdate,
     trace: &Trace,
-) -> rusqlite::Result<Result<Account, Unchanged>> {
+) -> rusqlite::Result<Result<Changed, Unchanged>> {
     let changed = update_row(tx, account, update)?;
     if changed.is_ok() {
         leave(tx, trace, Some(account))?;
@@ -147,7 +147,7 @@ pub(super) fn update_account(
     Ok(changed)
 }
 
-fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Account, Unchanged>> {
+fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Changed, Unchanged>> {
     let Some(password) = password_of(tx, account)? else { return Ok(Err(Unchanged::Gone)) };
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
@@ -184,22 +184,25 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
         // It exists, so it was the name.
         return Ok(Err(Unchanged::Taken));
     }
-    match update.end {
-        EndSessions::None => {}
-        EndSessions::AllBut(kept) => {
-            tx.execute(
-                "DELETE FROM sessions WHERE account = ?1 AND client <> ?2",
-                params![account.0, kept.as_bytes()],
-            )?;
-        }
-        EndSessions::All => {
-            tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
-        }
-    }
+    let ended = match update.end {
+        EndSessions::None => Vec::new(),
+        EndSessions::AllBut(kept) => end_sessions(tx, account, Some(kept))?,
+        EndSessions::All => end_sessions(tx, account, None)?,
+    };
     if update.void_one_time {
         tx.execute("DELETE FROM one_time_tokens WHERE account = ?1", [account.0])?;
     }
-    rows::account(tx.connection, account).map(Ok)
+    Ok(Ok(Changed { account: rows::account(tx.connection, account)?, ended }))
+}
+
+/// Ends the sessions of this account, but for one.
+fn end_sessions(tx: &Tx<'_>, account: AccountId, kept: Option<ClientId>) -> rusqlite::Result<Vec<ClientId>> {
+    tx.connection
+        .prepare_cached("DELETE FROM sessions WHERE account = ?1 AND client IS NOT ?2 RETURNING client")?
+        .query_map(params![account.0, kept.as_ref().map(ClientId::as_bytes)], |row| {
+            row.get(0).map(ClientId::from_bytes)
+        })?
+        .collect()
 }
 
 /// `None` if there is no such account.
@@ -210,15 +213,19 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
         .optional()
 }
 
-/// False if there is no such account.
-pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
-    tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
+/// `None` if there is no such account.
+pub(super) fn delete_account(
+    tx: &Tx<'_>,
+    account: AccountId,
+    trace: &Trace,
+) -> rusqlite::Result<Option<Vec<ClientId>>> {
+    let ended = end_sessions(tx, account, None)?;
     // One-time tokens go with the row.
-    let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
-    if existed {
-        leave(tx, trace, Some(account))?;
+    if tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 0 {
+        return Ok(None);
     }
-    Ok(existed)
+    leave(tx, trace, Some(account))?;
+    Ok(Some(ended))
 }
 
 /// `None` if there is no such account, or its password is not the one that was checked.
@@ -283,20 +290,20 @@ pub(super) fn redeem(
     update: &AccountUpdate,
     session: Option<&NewSession>,
     trace: &Trace,
-) -> rusqlite::Result<Result<(Account, Option<Session>), Unchanged>> {
+) -> rusqlite::Result<Result<(Changed, Option<Session>), Unchanged>> {
     let found = rows::find_one_time(tx.connection, id)?.filter(|(token, _)| tx.time.now() < token.expires_at);
     let Some((OneTime { account, purpose, .. }, _)) = found else { return Ok(Err(Unchanged::Gone)) };
-    let account = match update_row(tx, account, update)? {
-        Ok(account) => account,
+    let changed = match update_row(tx, account, update)? {
+        Ok(changed) => changed,
         Err(unchanged) => return Ok(Err(unchanged)),
     };
     tx.execute(
         "DELETE FROM one_time_tokens WHERE account = ?1 AND purpose = ?2",
-        params![account.id.0, purpose.as_str()],
+        params![account.0, purpose.as_str()],
     )?;
-    let session = session.map(|session| insert_session_with_room(tx, account.id, session)).transpose()?;
-    leave(tx, trace, Some(account.id))?;
-    Ok(Ok((account, session)))
+    let session = session.map(|session| insert_session_with_room(tx, account, session)).transpose()?;
+    leave(tx, trace, Some(account))?;
+    Ok(Ok((changed, session)))
 }
 
 pub(super) fn void_one_time(tx: &Tx<'_>, id: OneTimeId) -> rusqlite::Result<()> {
