@@ -7,11 +7,11 @@ use baton_core::error::{CreateSessionError, StoreError};
 use baton_core::event::Trace;
 use baton_core::session::{Session, Swap, Swapped};
 use baton_store::postgres::PostgresStore;
+use baton_testkit::postgres::Server;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Schema;
 use super::proxy::{Mode, Proxy};
-use super::server::Server;
 use crate::fixture::{RENEWAL, client, new_account, new_session, rotation};
 
 const PATIENCE: Duration = Duration::from_secs(20);

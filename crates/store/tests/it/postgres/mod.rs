@@ -5,7 +5,6 @@ mod open;
 mod pooler;
 mod processes;
 mod proxy;
-mod server;
 mod suite;
 mod time;
 
@@ -13,7 +12,7 @@ use std::sync::Arc;
 
 use baton_core::error::StoreError;
 use baton_store::postgres::{PostgresOptions, PostgresStore};
-use server::Server;
+use baton_testkit::postgres::{Server, shared, unique_name};
 
 /// A schema of its own on the server that all tests share.
 pub(crate) struct Schema {
@@ -23,15 +22,11 @@ pub(crate) struct Schema {
 
 impl Schema {
     pub(crate) fn fresh() -> Self {
-        Self::on(server::shared())
+        Self::on(shared())
     }
 
     pub(crate) fn on(server: Arc<Server>) -> Self {
-        // Unique among the processes that share the server.
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { name, server }
+        Self { name: unique_name(), server }
     }
 
     pub(crate) fn options(&self) -> PostgresOptions {

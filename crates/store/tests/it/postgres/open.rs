@@ -7,11 +7,11 @@ use baton_core::Store;
 use baton_core::error::StoreError;
 use baton_core::event::Trace;
 use baton_store::postgres::{PostgresOptions, PostgresStore};
+use baton_testkit::postgres::{Server, give};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Schema;
-use super::server::{self, Server};
 use crate::fixture::{client, new_account, new_session};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +140,7 @@ async fn connections_are_protected_as_the_url_says() {
     let (certificate, key) = (server.folder().join("server.crt"), server.folder().join("server.key"));
     std::fs::write(&certificate, made.cert.pem()).expect("write");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("write");
-    server::give(&key);
+    give(&key);
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
 
     let open = async |mode: &str, roots: Option<&Path>| {

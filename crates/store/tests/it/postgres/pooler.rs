@@ -7,10 +7,10 @@ use std::time::Duration;
 use baton_core::Store;
 use baton_store::conformance::{Harness, accounts, attempts, model, one_time, races, sessions, swaps, time, traces};
 use baton_store::postgres::{Pooler, PostgresStore};
+use baton_testkit::postgres::{give, shared, unprivileged};
 use tempfile::TempDir;
 
 use super::Schema;
-use super::server::{give, unprivileged};
 use super::suite::InPostgres;
 
 struct PgBouncer {
@@ -60,7 +60,7 @@ impl Drop for PgBouncer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_suite_passes_through_a_pooler_that_is_noticed_without_being_told() {
-    let pooler = PgBouncer::before(super::server::shared().port);
+    let pooler = PgBouncer::before(shared().port);
     let harness = InPostgres::through(Pooler::Auto, pooler.port);
     let harness: &dyn Harness = &harness;
     races::one_of_many_swaps_wins(harness).await;

@@ -6,14 +6,17 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 /// A server that is running.
-pub(crate) struct Server {
-    pub(crate) port: u16,
+#[derive(Debug)]
+pub struct Server {
+    /// On 127.0.0.1.
+    pub port: u16,
     folder: PathBuf,
     /// `None` for the one that is shared: somebody else ends that.
     own: Mutex<Option<Child>>,
@@ -21,7 +24,13 @@ pub(crate) struct Server {
 
 /// The server that the tests share: those of one run of nextest, or else of this process. It is ended when whoever runs them
 /// has ended, in whatever way.
-pub(crate) fn shared() -> Arc<Server> {
+///
+/// It may lose what a crash would undo: `fsync` is off.
+///
+/// # Panics
+/// If it cannot be started.
+#[must_use]
+pub fn shared() -> Arc<Server> {
     static SERVER: OnceLock<Arc<Server>> = OnceLock::new();
     SERVER
         .get_or_init(|| {
@@ -49,9 +58,20 @@ pub(crate) fn shared() -> Arc<Server> {
         .clone()
 }
 
+/// A name for a schema that nobody else uses on the server that is shared.
+#[must_use]
+pub fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Server {
-    /// One that belongs to a single test, with these settings.
-    pub(crate) fn own(settings: &[&str]) -> Self {
+    /// One that belongs to a single test, with these settings (`["-c", "fsync=off"]`).
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn own(settings: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("baton-postgres-").tempdir().expect("a folder").keep();
         prepare(&folder);
         let (child, port) = start(&folder, settings);
@@ -60,14 +80,20 @@ impl Server {
     }
 
     /// Ends it as a crash of the machine would, but for what the kernel still writes.
-    pub(crate) fn kill(&self) {
+    ///
+    /// # Panics
+    /// If it does not run, or is the shared one.
+    pub fn kill(&self) {
         let mut child = self.own.lock().take().expect("it runs, and is the test's own");
         child.kill().expect("kill");
         child.wait().expect("wait");
     }
 
     /// Starts it again on the same port.
-    pub(crate) fn restart(&self, settings: &[&str]) {
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&self, settings: &[&str]) {
         // What the server had started ends when it notices that the server is gone; until then it holds the memory.
         for _ in 0..100 {
             if let Some(child) = launch(&self.folder, self.port, settings) {
@@ -79,7 +105,17 @@ impl Server {
         panic!("PostgreSQL does not start again");
     }
 
-    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+    /// The URL with which baton uses this schema.
+    #[must_use]
+    pub fn url(&self, schema: &str) -> String {
+        format!("postgres://baton@127.0.0.1:{}/postgres?sslmode=disable&schema={schema}", self.port)
+    }
+
+    /// A connection as superuser. Needs a tokio runtime.
+    ///
+    /// # Panics
+    /// If there is none to be had.
+    pub async fn client(&self) -> tokio_postgres::Client {
         let url = format!("postgres://baton@127.0.0.1:{}/postgres?sslmode=disable", self.port);
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("connect");
         tokio::spawn(connection);
@@ -87,7 +123,8 @@ impl Server {
     }
 
     /// Where the test may leave files that the server reads.
-    pub(crate) fn folder(&self) -> &Path {
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         &self.folder
     }
 }
@@ -118,8 +155,8 @@ fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("PostgreSQL is missing ({name}). Install it: apt-get install -y postgresql"))
 }
 
-/// PostgreSQL refuses to run as root.
-pub(crate) fn unprivileged(command: &mut Command) -> &mut Command {
+/// Has a command run as somebody else than root, which PostgreSQL and PgBouncer refuse to run as.
+pub fn unprivileged(command: &mut Command) -> &mut Command {
     if let Some(uid) = demoted() { command.uid(uid).gid(uid) } else { command }
 }
 
@@ -129,7 +166,11 @@ fn demoted() -> Option<u32> {
     (id.stdout == b"0\n").then_some(65_534)
 }
 
-pub(crate) fn give(path: &Path) {
+/// Makes a file or folder theirs who run [`unprivileged`].
+///
+/// # Panics
+/// If it cannot be.
+pub fn give(path: &Path) {
     if let Some(uid) = demoted() {
         chown(path, Some(uid), Some(uid)).expect("chown");
     }
