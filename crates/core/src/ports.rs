@@ -222,7 +222,8 @@ pub struct Found {
 pub struct Changed {
     /// As it is now.
     pub account: Account,
-    /// The sessions that [`AccountUpdate::end`] has ended, in no order: for whoever keeps something of them elsewhere.
+    /// The sessions that ended with the change, in no order: by [`AccountUpdate::end`], or to make room for one that was opened.
+    /// For whoever keeps something of them elsewhere.
     pub ended: Vec<ClientId>,
 }
 

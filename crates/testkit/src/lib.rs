@@ -2,3 +2,4 @@
 //! whoever started them, also if that was killed. A program that is missing is a panic with the command that installs it.
 
 pub mod postgres;
+pub mod redis;

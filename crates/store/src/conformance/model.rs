@@ -13,7 +13,8 @@ use baton_core::event::EventKind;
 use baton_core::one_time::{OneTimeId, Purpose};
 use baton_core::ports::{Changed, FoundOneTime, Login, NewOneTime, SessionEntry};
 use baton_core::session::{
-    AccountId, AccountUpdate, Device, EndSessions, NewSession, Permit, Renewal, Session, Swap, Swapped, Version,
+    Account, AccountId, AccountUpdate, Device, EndSessions, NewSession, Permit, Renewal, Session, Swap, Swapped,
+    Version,
 };
 use baton_core::token::ClientId;
 use proptest::prelude::*;
@@ -281,8 +282,8 @@ impl Model {
                 let existed = self.accounts.remove(uid).is_some();
                 let left = trace(EventKind::AccountDeleted);
                 let ended = self.store.delete_account(account, &left).await.expect("delete");
-                let expected = self.end(account, EndSessions::All);
-                assert_eq!(ended.map(BTreeSet::from_iter), existed.then_some(expected));
+                assert_eq!(ended.map(BTreeSet::from_iter), existed.then(|| self.clients_of(account)));
+                self.sessions.retain(|_, entry| entry.session.account != account);
                 self.void(|owner, _| owner == account);
                 if existed {
                     self.events.push((EventKind::AccountDeleted, account));
@@ -428,7 +429,10 @@ impl Model {
             return;
         }
         self.events.push((EventKind::AccountChanged, account));
-        self.change(uid, &change, answer.expect("update")).await;
+        let Changed { account: updated, ended } = answer.expect("update");
+        let before = self.clients_of(account);
+        self.change(uid, &change, updated).await;
+        assert_eq!(BTreeSet::from_iter(ended), &before - &self.clients_of(account));
     }
 
     async fn keep_token(&mut self, uid: &'static str, purpose: Purpose) {
@@ -456,7 +460,8 @@ impl Model {
             assert!(matches!(answer, Err(RedeemError::Taken)), "{answer:?}");
             return;
         }
-        let (changed, made) = answer.expect("redeem");
+        let (Changed { account: changed, ended }, made) = answer.expect("redeem");
+        let before = self.clients_of(account);
         self.events.push((EventKind::Confirmed, account));
         self.change(uid, &change, changed).await;
         self.void(|owner, good_for| owner == account && good_for == purpose);
@@ -464,11 +469,11 @@ impl Model {
         if let (Some(fresh), Some(made)) = (session, made) {
             self.admit(account, fresh, made).await;
         }
+        assert_eq!(BTreeSet::from_iter(ended), &before - &self.clients_of(account));
     }
 
     /// Makes a change that the store has made.
-    async fn change(&mut self, uid: &'static str, change: &Change, changed: Changed) {
-        let Changed { account: updated, ended } = changed;
+    async fn change(&mut self, uid: &'static str, change: &Change, updated: Account) {
         let mut known = self.accounts.remove(uid).expect("it exists");
         let account = known.account.id;
         let uid = change.uid.unwrap_or(uid);
@@ -491,17 +496,10 @@ impl Model {
         }
         assert_eq!(updated, known.account);
         self.accounts.insert(uid, known);
-        assert_eq!(BTreeSet::from_iter(ended), self.end(account, change.end));
+        self.sessions.retain(|client, entry| entry.session.account != account || change.end.keeps(*client));
         if change.void {
             self.void(|owner, _| owner == account);
         }
-    }
-
-    /// Ends sessions, and answers which.
-    fn end(&mut self, account: AccountId, which: EndSessions) -> BTreeSet<ClientId> {
-        let ends =
-            |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
-        self.sessions.extract_if(.., ends).map(|(client, _)| client).collect()
     }
 
     fn takes_a_name(&self, uid: &str, change: &Change) -> bool {
@@ -584,6 +582,10 @@ impl Model {
     /// As the model has them, by client.
     fn of(&self, account: AccountId) -> Vec<SessionEntry> {
         self.sessions.values().filter(|entry| entry.session.account == account).cloned().collect()
+    }
+
+    fn clients_of(&self, account: AccountId) -> BTreeSet<ClientId> {
+        self.of(account).into_iter().map(|entry| entry.session.client).collect()
     }
 
     fn id_of(&self, uid: &str) -> AccountId {

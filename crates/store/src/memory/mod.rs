@@ -21,6 +21,7 @@ use baton_core::session::{
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 
+use crate::registry::Registry;
 use crate::time::StoreTime;
 
 const NAME: &str = "memory";
@@ -151,16 +152,7 @@ impl Store for MemoryStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let mut tables = self.tables.lock();
-        let now = self.time.now();
-        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
-        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
-            return Err(CreateSessionError::NoAccount);
-        }
-        tables.must_be_free(session.client)?;
-        let session = tables.insert_with_room(account, session, now);
-        tables.leave(trace, Some(account), now);
-        Ok(session)
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -214,13 +206,17 @@ impl Store for MemoryStore {
         if let Some(session) = &session {
             tables.must_be_free(session.client)?;
         }
-        let changed = tables.update(account, update, now).map_err(|error| match error {
+        let mut changed = tables.update(account, update, now).map_err(|error| match error {
             UpdateAccountError::Gone | UpdateAccountError::Overtaken => RedeemError::Gone,
             UpdateAccountError::Taken => RedeemError::Taken,
             UpdateAccountError::Store(error) => error.into(),
         })?;
         tables.one_time.retain(|_, token| token.account != account || token.purpose != purpose);
-        let session = session.map(|session| tables.insert_with_room(account, session, now));
+        let session = session.map(|session| {
+            let (session, ended) = tables.insert_with_room(account, session, now);
+            changed.ended.extend(ended);
+            session
+        });
         tables.leave(trace, Some(account), now);
         Ok((changed, session))
     }
@@ -282,10 +278,8 @@ impl Store for MemoryStore {
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let mut tables = self.tables.lock();
         let (now, limit) = (self.time.now(), limit as usize);
-        let Tables { sessions, one_time, attempts, .. } = &mut *tables;
-        Ok(remove(sessions, limit, |entry| entry.session.expires_at <= now)
-            + remove(one_time, limit, |token| token.expires_at <= now)
-            + remove(attempts, limit, |attempts| attempts.expires_at <= now))
+        let sessions = remove(&mut tables.sessions, limit, |entry| entry.session.expires_at <= now);
+        Ok(sessions + tables.purge_others(now, limit))
     }
 
     async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
@@ -315,7 +309,56 @@ impl Store for MemoryStore {
     }
 }
 
+#[async_trait]
+impl Registry for MemoryStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let tables = self.tables.lock();
+        let now = self.time.now();
+        let mut due: Vec<&Session> = tables.sessions.values().map(|entry| &entry.session).collect();
+        due.retain(|session| session.expires_at <= now);
+        due.sort_by_key(|session| session.expires_at);
+        Ok(due.into_iter().take(limit as usize).map(|session| (session.account, session.client)).collect())
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        if let Some(SessionEntry { session: known, .. }) = self.tables.lock().sessions.get_mut(&session.client) {
+            known.last_seen_at = known.last_seen_at.max(session.last_seen_at);
+            known.expires_at = known.expires_at.max(session.expires_at);
+        }
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
+        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
+            return Err(CreateSessionError::NoAccount);
+        }
+        tables.must_be_free(session.client)?;
+        let made = tables.insert_with_room(account, session, now);
+        tables.leave(trace, Some(account), now);
+        Ok(made)
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        Ok(tables.purge_others(now, limit as usize))
+    }
+}
+
 impl Tables {
+    fn purge_others(&mut self, now: Timestamp, limit: usize) -> u64 {
+        remove(&mut self.one_time, limit, |token| token.expires_at <= now)
+            + remove(&mut self.attempts, limit, |attempts| attempts.expires_at <= now)
+    }
+
     /// A client id is 128 random bits: one that exists is a broken random source, and its owner must not lose the session.
     fn must_be_free(&self, client: ClientId) -> Result<(), StoreError> {
         if self.sessions.contains_key(&client) {
@@ -330,16 +373,17 @@ impl Tables {
         session
     }
 
-    /// The same, in the place of the least recently used ones if there are too many.
-    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> Session {
+    /// The same, in the place of the least recently used ones if there are too many: which those are.
+    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> (Session, Vec<ClientId>) {
         let max_devices = new.max_devices.max(1) as usize;
         let session = self.insert(account, new, now);
         // The new one is kept whatever the times say, so the others share what remains.
-        let others = self.of(account).into_iter().filter(|entry| entry.session.client != session.client);
-        for surplus in others.skip(max_devices - 1) {
-            self.sessions.remove(&surplus.session.client);
+        let others = self.of(account).into_iter().map(|entry| entry.session.client);
+        let ended: Vec<ClientId> = others.filter(|other| *other != session.client).skip(max_devices - 1).collect();
+        for client in &ended {
+            self.sessions.remove(client);
         }
-        session
+        (session, ended)
     }
 
     fn update(

@@ -47,6 +47,7 @@ pub use error::PostgresError;
 pub use options::{Pooler, PostgresOptions};
 pub use tls::SslMode;
 
+use crate::registry::Registry;
 use error::{NAME, unreadable, unusable};
 use link::{Connector, Links};
 use queries::Query;
@@ -248,13 +249,7 @@ impl Store for PostgresStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let query = &queries::CREATE_SESSION;
-        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
-        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
-        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
-        let now = now.ok_or(CreateSessionError::NoAccount)?;
-        self.time.observe(now);
-        Ok(Session::new(session.client, account, now, session.renewal))
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -392,6 +387,40 @@ impl Store for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
         self.rows(&queries::CHECK_READ, &[]).await?;
         self.rows(&queries::CHECK_WRITE, &[]).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Registry for PostgresStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let query = &queries::DUE;
+        let rows = self.rows(query, &[&i64::from(limit)]).await?;
+        rows.iter().map(|row| queries::due(row).map_err(unreadable(query.name))).collect()
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        let (seen, ends) = (session.last_seen_at.as_millis(), session.expires_at.as_millis());
+        self.rows(&queries::NOTE, &[&Id(*session.client.as_bytes()), &seen, &ends]).await.map(drop)
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let query = &queries::CREATE_SESSION;
+        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
+        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
+        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
+        let now = now.ok_or(CreateSessionError::NoAccount)?;
+        self.time.observe(now);
+        let ended = queries::clients_at(&row, 1).map_err(unreadable(query.name))?;
+        Ok((Session::new(session.client, account, now, session.renewal), ended))
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        self.value::<i64>(&queries::PURGE_OTHERS, &[&i64::from(limit)]).await.map(i64::unsigned_abs)
     }
 }
 

@@ -244,7 +244,7 @@ pub(super) const CREATE_ACCOUNT: Query = Query::durable(
 
 pub(super) const CREATE_SESSION: Query = Query::durable(
     "create a session",
-    "SELECT baton.create_session($1, $2::text::json, $3, $4::text::json)",
+    "SELECT r.o_now, r.o_ended FROM baton.create_session($1, $2::text::json, $3, $4::text::json) r",
     &[Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT],
 );
 
@@ -313,6 +313,21 @@ pub(super) const SETTLE: Query =
 
 pub(super) const PURGE: Query = Query::durable("purge", "SELECT baton.purge($1)", &[Type::INT8]);
 
+pub(super) const PURGE_OTHERS: Query = Query::durable("purge", "SELECT baton.purge_others($1)", &[Type::INT8]);
+
+pub(super) const DUE: Query = Query::read(
+    "look for sessions that are over",
+    concat!(
+        "SELECT s.account, s.client FROM baton.sessions s WHERE s.purge_at <= ",
+        now!(),
+        " ORDER BY s.purge_at LIMIT $1"
+    ),
+    &[Type::INT8],
+);
+
+pub(super) const NOTE: Query =
+    Query::quick("note a session", "SELECT baton.note($1, $2, $3)", &[Type::UUID, Type::INT8, Type::INT8]);
+
 pub(super) const PURGE_EVENTS: Query =
     Query::durable("purge events", "SELECT baton.purge_events($1, $2)", &[Type::INT8, Type::INT8]);
 
@@ -337,6 +352,11 @@ pub(super) fn swapped(row: &Row) -> Result<(Option<Timestamp>, Option<Session>),
     Ok((made, if exists { Some(session_at(row, 0)?) } else { None }))
 }
 
+/// A session whose registered end has come.
+pub(super) fn due(row: &Row) -> Result<(AccountId, ClientId), Error> {
+    Ok((AccountId(row.try_get(0)?), ClientId::from_bytes(row.try_get::<_, Id>(1)?.0)))
+}
+
 /// The time, and a session of the list if there is one.
 pub(super) fn listed(row: &Row) -> Result<(Timestamp, Option<SessionEntry>), Error> {
     let now = time_at(row, SESSION_COLUMNS + 2)?;
@@ -353,8 +373,12 @@ pub(super) fn changed(row: &Row) -> Result<(String, Option<Changed>), Error> {
     if outcome != "done" {
         return Ok((outcome, None));
     }
-    let ended: Option<Vec<Id>> = row.try_get(1 + ACCOUNT_COLUMNS)?;
-    Ok((outcome, Some(Changed { account: account_at(row, 1)?, ended: clients(ended.unwrap_or_default()) })))
+    Ok((outcome, Some(Changed { account: account_at(row, 1)?, ended: clients_at(row, 1 + ACCOUNT_COLUMNS)? })))
+}
+
+/// Null for none.
+pub(super) fn clients_at(row: &Row, column: usize) -> Result<Vec<ClientId>, Error> {
+    Ok(row.try_get::<_, Option<Vec<Id>>>(column)?.map(clients).unwrap_or_default())
 }
 
 pub(super) fn clients(ids: Vec<Id>) -> Vec<ClientId> {

@@ -39,6 +39,7 @@ use baton_core::token::ClientId;
 
 pub use error::SqliteError;
 
+use crate::registry::Registry;
 use crate::time::StoreTime;
 use ops::Unchanged;
 use readers::Readers;
@@ -238,11 +239,7 @@ impl Store for SqliteStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let trace = trace.clone();
-        self.writer
-            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
-            .await?
-            .ok_or(CreateSessionError::NoAccount)
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -363,5 +360,36 @@ trait LatestTime {
 impl LatestTime for Session {
     fn latest_time(&self) -> Timestamp {
         self.handed_out_at.unwrap_or(self.created_at).max(self.last_seen_at)
+    }
+}
+
+#[async_trait]
+impl Registry for SqliteStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let time = self.time.clone();
+        let due = move |connection: &rusqlite::Connection| rows::due_sessions(connection, time.now(), limit);
+        self.readers.read("look for sessions that are over", due).await
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.writer.run("note a session", Durability::Relaxed, move |tx| ops::note(tx, &session)).await
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let trace = trace.clone();
+        self.writer
+            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
+            .await?
+            .ok_or(CreateSessionError::NoAccount)
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        self.writer.run("purge", Durability::Durable, move |tx| ops::purge_others(tx, limit)).await
     }
 }
