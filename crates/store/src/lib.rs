@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | [`sqlite`] | `sqlite` | one machine: one file, nothing to set up |
 //! | `postgres` | `postgres` | any number of nodes, on a PostgreSQL that is there already |
+//! | `redis` | `redis` | the sessions alone, beside one of the others, on a Redis or Valkey that is there already |
 //! | [`memory`] | `memory` | tests and examples |
 //! | `conformance` | `conformance` | checking a [`Store`](baton_core::Store), one of these or one of your own |
 //! | `faulty` | `conformance` | a store that fails when a test says so |
@@ -19,6 +20,9 @@ pub mod faulty;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod registry;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "memory", feature = "sqlite"))]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub mod postgres;
+pub mod redis;
 
 /// A port on 127.0.0.1 that nobody listens on, and that no outgoing connection takes while what listened there is away.
 ///

@@ -14,11 +14,14 @@ use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Event, Message, MessageBody, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
-use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
+use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::session::{
+    Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Session, Swap, Swapped,
+};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
 
+use crate::registry::Registry;
 use crate::time::StoreTime;
 
 const NAME: &str = "memory";
@@ -123,7 +126,7 @@ impl Store for MemoryStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let changed = tables.update(account, update, now)?;
@@ -131,16 +134,16 @@ impl Store for MemoryStore {
         Ok(changed)
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
         let mut tables = self.tables.lock();
-        let existed = tables.accounts.remove(&account).is_some();
-        if existed {
-            tables.sessions.retain(|_, entry| entry.session.account != account);
-            tables.one_time.retain(|_, token| token.account != account);
-            tables.logins.retain(|_, id| *id != account);
-            tables.leave(trace, Some(account), self.time.now());
+        if tables.accounts.remove(&account).is_none() {
+            return Ok(None);
         }
-        Ok(existed)
+        let ended = tables.end(account, EndSessions::All);
+        tables.one_time.retain(|_, token| token.account != account);
+        tables.logins.retain(|_, id| *id != account);
+        tables.leave(trace, Some(account), self.time.now());
+        Ok(Some(ended))
     }
 
     async fn create_session(
@@ -149,16 +152,7 @@ impl Store for MemoryStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let mut tables = self.tables.lock();
-        let now = self.time.now();
-        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
-        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
-            return Err(CreateSessionError::NoAccount);
-        }
-        tables.must_be_free(session.client)?;
-        let session = tables.insert_with_room(account, session, now);
-        tables.leave(trace, Some(account), now);
-        Ok(session)
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -205,20 +199,24 @@ impl Store for MemoryStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Account, Option<Session>), RedeemError> {
+    ) -> Result<(Changed, Option<Session>), RedeemError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let OneTime { account, purpose, .. } = tables.good_one_time(id, now).ok_or(RedeemError::Gone)?.clone();
         if let Some(session) = &session {
             tables.must_be_free(session.client)?;
         }
-        let changed = tables.update(account, update, now).map_err(|error| match error {
+        let mut changed = tables.update(account, update, now).map_err(|error| match error {
             UpdateAccountError::Gone | UpdateAccountError::Overtaken => RedeemError::Gone,
             UpdateAccountError::Taken => RedeemError::Taken,
             UpdateAccountError::Store(error) => error.into(),
         })?;
         tables.one_time.retain(|_, token| token.account != account || token.purpose != purpose);
-        let session = session.map(|session| tables.insert_with_room(account, session, now));
+        let session = session.map(|session| {
+            let (session, ended) = tables.insert_with_room(account, session, now);
+            changed.ended.extend(ended);
+            session
+        });
         tables.leave(trace, Some(account), now);
         Ok((changed, session))
     }
@@ -280,10 +278,8 @@ impl Store for MemoryStore {
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let mut tables = self.tables.lock();
         let (now, limit) = (self.time.now(), limit as usize);
-        let Tables { sessions, one_time, attempts, .. } = &mut *tables;
-        Ok(remove(sessions, limit, |entry| entry.session.expires_at <= now)
-            + remove(one_time, limit, |token| token.expires_at <= now)
-            + remove(attempts, limit, |attempts| attempts.expires_at <= now))
+        let sessions = remove(&mut tables.sessions, limit, |entry| entry.session.expires_at <= now);
+        Ok(sessions + tables.purge_others(now, limit))
     }
 
     async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
@@ -313,7 +309,56 @@ impl Store for MemoryStore {
     }
 }
 
+#[async_trait]
+impl Registry for MemoryStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let tables = self.tables.lock();
+        let now = self.time.now();
+        let mut due: Vec<&Session> = tables.sessions.values().map(|entry| &entry.session).collect();
+        due.retain(|session| session.expires_at <= now);
+        due.sort_by_key(|session| session.expires_at);
+        Ok(due.into_iter().take(limit as usize).map(|session| (session.account, session.client)).collect())
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        if let Some(SessionEntry { session: known, .. }) = self.tables.lock().sessions.get_mut(&session.client) {
+            known.last_seen_at = known.last_seen_at.max(session.last_seen_at);
+            known.expires_at = known.expires_at.max(session.expires_at);
+        }
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
+        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
+            return Err(CreateSessionError::NoAccount);
+        }
+        tables.must_be_free(session.client)?;
+        let made = tables.insert_with_room(account, session, now);
+        tables.leave(trace, Some(account), now);
+        Ok(made)
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        Ok(tables.purge_others(now, limit as usize))
+    }
+}
+
 impl Tables {
+    fn purge_others(&mut self, now: Timestamp, limit: usize) -> u64 {
+        remove(&mut self.one_time, limit, |token| token.expires_at <= now)
+            + remove(&mut self.attempts, limit, |attempts| attempts.expires_at <= now)
+    }
+
     /// A client id is 128 random bits: one that exists is a broken random source, and its owner must not lose the session.
     fn must_be_free(&self, client: ClientId) -> Result<(), StoreError> {
         if self.sessions.contains_key(&client) {
@@ -328,16 +373,17 @@ impl Tables {
         session
     }
 
-    /// The same, in the place of the least recently used ones if there are too many.
-    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> Session {
+    /// The same, in the place of the least recently used ones if there are too many: which those are.
+    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> (Session, Vec<ClientId>) {
         let max_devices = new.max_devices.max(1) as usize;
         let session = self.insert(account, new, now);
         // The new one is kept whatever the times say, so the others share what remains.
-        let others = self.of(account).into_iter().filter(|entry| entry.session.client != session.client);
-        for surplus in others.skip(max_devices - 1) {
-            self.sessions.remove(&surplus.session.client);
+        let others = self.of(account).into_iter().map(|entry| entry.session.client);
+        let ended: Vec<ClientId> = others.filter(|other| *other != session.client).skip(max_devices - 1).collect();
+        for client in &ended {
+            self.sessions.remove(client);
         }
-        session
+        (session, ended)
     }
 
     fn update(
@@ -345,7 +391,7 @@ impl Tables {
         account: AccountId,
         update: AccountUpdate,
         now: Timestamp,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let Some(login) = self.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
         if update.if_password.is_some_and(|checked| checked != login.password) {
             return Err(UpdateAccountError::Overtaken);
@@ -372,9 +418,15 @@ impl Tables {
         changed.account.profile = update.profile.unwrap_or(changed.account.profile);
         changed.account.updated_at = changed.account.updated_at.max(now);
         self.accounts.insert(account, changed.clone());
-        self.sessions.retain(|client, entry| entry.session.account != account || update.end.keeps(*client));
+        let ended = self.end(account, update.end);
         self.one_time.retain(|_, token| token.account != account || !update.void_one_time);
-        Ok(changed.account)
+        Ok(Changed { account: changed.account, ended })
+    }
+
+    fn end(&mut self, account: AccountId, which: EndSessions) -> Vec<ClientId> {
+        let ends =
+            |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
+        self.sessions.extract_if(ends).map(|(client, _)| client).collect()
     }
 
     fn good_one_time(&self, id: OneTimeId, now: Timestamp) -> Option<&OneTime> {

@@ -35,7 +35,7 @@ use baton_core::clock::{Timestamp, millis};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped,
 };
@@ -47,6 +47,7 @@ pub use error::PostgresError;
 pub use options::{Pooler, PostgresOptions};
 pub use tls::SslMode;
 
+use crate::registry::Registry;
 use error::{NAME, unreadable, unusable};
 use link::{Connector, Links};
 use queries::Query;
@@ -220,13 +221,13 @@ impl Store for PostgresStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let query = &queries::UPDATE_ACCOUNT;
         let row = self.row(query, &[&account.0, &values::update(&update), &left(trace)?]).await?;
         match queries::changed(&row).map_err(unreadable(query.name))? {
-            (_, Some(account)) => {
-                self.time.observe(account.updated_at);
-                Ok(account)
+            (_, Some(changed)) => {
+                self.time.observe(changed.account.updated_at);
+                Ok(changed)
             }
             (outcome, None) => Err(match outcome.as_str() {
                 "gone" => UpdateAccountError::Gone,
@@ -237,8 +238,9 @@ impl Store for PostgresStore {
         }
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
-        self.value(&queries::DELETE_ACCOUNT, &[&account.0, &left(trace)?]).await
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
+        let ended: Option<Vec<Id>> = self.value(&queries::DELETE_ACCOUNT, &[&account.0, &left(trace)?]).await?;
+        Ok(ended.map(queries::clients))
     }
 
     async fn create_session(
@@ -247,13 +249,7 @@ impl Store for PostgresStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let query = &queries::CREATE_SESSION;
-        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
-        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
-        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
-        let now = now.ok_or(CreateSessionError::NoAccount)?;
-        self.time.observe(now);
-        Ok(Session::new(session.client, account, now, session.renewal))
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -295,13 +291,13 @@ impl Store for PostgresStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Account, Option<Session>), RedeemError> {
+    ) -> Result<(Changed, Option<Session>), RedeemError> {
         let query = &queries::REDEEM;
         let id = Id(*id.as_bytes());
         let new = session.as_ref().map(values::session);
         let row = self.row(query, &[&id, &values::update(&update), &new, &left(trace)?]).await?;
-        let account = match queries::changed(&row).map_err(unreadable(query.name))? {
-            (_, Some(account)) => account,
+        let changed = match queries::changed(&row).map_err(unreadable(query.name))? {
+            (_, Some(changed)) => changed,
             (outcome, None) => {
                 return Err(match outcome.as_str() {
                     "gone" | "overtaken" => RedeemError::Gone,
@@ -312,8 +308,8 @@ impl Store for PostgresStore {
         };
         let now = queries::redeemed_at(&row).map_err(unreadable(query.name))?;
         self.time.observe(now);
-        let session = session.map(|new| Session::new(new.client, account.id, now, new.renewal));
-        Ok((account, session))
+        let session = session.map(|new| Session::new(new.client, changed.account.id, now, new.renewal));
+        Ok((changed, session))
     }
 
     async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {
@@ -391,6 +387,40 @@ impl Store for PostgresStore {
     async fn check(&self) -> Result<(), StoreError> {
         self.rows(&queries::CHECK_READ, &[]).await?;
         self.rows(&queries::CHECK_WRITE, &[]).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Registry for PostgresStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let query = &queries::DUE;
+        let rows = self.rows(query, &[&i64::from(limit)]).await?;
+        rows.iter().map(|row| queries::due(row).map_err(unreadable(query.name))).collect()
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        let (seen, ends) = (session.last_seen_at.as_millis(), session.expires_at.as_millis());
+        self.rows(&queries::NOTE, &[&Id(*session.client.as_bytes()), &seen, &ends]).await.map(drop)
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let query = &queries::CREATE_SESSION;
+        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
+        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
+        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
+        let now = now.ok_or(CreateSessionError::NoAccount)?;
+        self.time.observe(now);
+        let ended = queries::clients_at(&row, 1).map_err(unreadable(query.name))?;
+        Ok((Session::new(session.client, account, now, session.renewal), ended))
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        self.value::<i64>(&queries::PURGE_OTHERS, &[&i64::from(limit)]).await.map(i64::unsigned_abs)
     }
 }
 

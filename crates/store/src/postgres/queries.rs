@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use baton_core::clock::Timestamp;
 use baton_core::event::{Event, EventKind, Message, MessageBody, Recorded};
 use baton_core::one_time::Purpose;
-use baton_core::ports::{Login, SessionEntry};
+use baton_core::ports::{Changed, Login, SessionEntry};
 use baton_core::session::{Account, AccountId, Device, PasswordHash, Permit, Profile, Session};
 use baton_core::token::{ClientId, Generation};
 use tokio_postgres::types::Type;
@@ -244,7 +244,7 @@ pub(super) const CREATE_ACCOUNT: Query = Query::durable(
 
 pub(super) const CREATE_SESSION: Query = Query::durable(
     "create a session",
-    "SELECT baton.create_session($1, $2::text::json, $3, $4::text::json)",
+    "SELECT r.o_now, r.o_ended FROM baton.create_session($1, $2::text::json, $3, $4::text::json) r",
     &[Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT],
 );
 
@@ -253,7 +253,7 @@ pub(super) const UPDATE_ACCOUNT: Query = Query::durable(
     concat!(
         "SELECT r.o_outcome, ",
         account_columns!("(r.o_row)"),
-        " FROM baton.update_account($1, $2::text::json, $3::text::json) r"
+        ", r.o_ended FROM baton.update_account($1, $2::text::json, $3::text::json) r"
     ),
     &[Type::INT8, Type::TEXT, Type::TEXT],
 );
@@ -263,7 +263,7 @@ pub(super) const REDEEM: Query = Query::durable(
     concat!(
         "SELECT r.o_outcome, ",
         account_columns!("(r.o_row)"),
-        ", r.o_now FROM baton.redeem($1, $2::text::json, $3::text::json, $4::text::json) r"
+        ", r.o_ended, r.o_now FROM baton.redeem($1, $2::text::json, $3::text::json, $4::text::json) r"
     ),
     &[Type::UUID, Type::TEXT, Type::TEXT, Type::TEXT],
 );
@@ -313,6 +313,21 @@ pub(super) const SETTLE: Query =
 
 pub(super) const PURGE: Query = Query::durable("purge", "SELECT baton.purge($1)", &[Type::INT8]);
 
+pub(super) const PURGE_OTHERS: Query = Query::durable("purge", "SELECT baton.purge_others($1)", &[Type::INT8]);
+
+pub(super) const DUE: Query = Query::read(
+    "look for sessions that are over",
+    concat!(
+        "SELECT s.account, s.client FROM baton.sessions s WHERE s.purge_at <= ",
+        now!(),
+        " ORDER BY s.purge_at LIMIT $1"
+    ),
+    &[Type::INT8],
+);
+
+pub(super) const NOTE: Query =
+    Query::quick("note a session", "SELECT baton.note($1, $2, $3)", &[Type::UUID, Type::INT8, Type::INT8]);
+
 pub(super) const PURGE_EVENTS: Query =
     Query::durable("purge events", "SELECT baton.purge_events($1, $2)", &[Type::INT8, Type::INT8]);
 
@@ -337,6 +352,11 @@ pub(super) fn swapped(row: &Row) -> Result<(Option<Timestamp>, Option<Session>),
     Ok((made, if exists { Some(session_at(row, 0)?) } else { None }))
 }
 
+/// A session whose registered end has come.
+pub(super) fn due(row: &Row) -> Result<(AccountId, ClientId), Error> {
+    Ok((AccountId(row.try_get(0)?), ClientId::from_bytes(row.try_get::<_, Id>(1)?.0)))
+}
+
 /// The time, and a session of the list if there is one.
 pub(super) fn listed(row: &Row) -> Result<(Timestamp, Option<SessionEntry>), Error> {
     let now = time_at(row, SESSION_COLUMNS + 2)?;
@@ -347,16 +367,27 @@ pub(super) fn listed(row: &Row) -> Result<(Timestamp, Option<SessionEntry>), Err
     Ok((now, Some(SessionEntry { session: session_at(row, 0)?, device })))
 }
 
-/// An outcome, and the account if it is one that was changed.
-pub(super) fn changed(row: &Row) -> Result<(String, Option<Account>), Error> {
+/// An outcome, and what was changed if anything was.
+pub(super) fn changed(row: &Row) -> Result<(String, Option<Changed>), Error> {
     let outcome: String = row.try_get(0)?;
-    let account = if outcome == "done" { Some(account_at(row, 1)?) } else { None };
-    Ok((outcome, account))
+    if outcome != "done" {
+        return Ok((outcome, None));
+    }
+    Ok((outcome, Some(Changed { account: account_at(row, 1)?, ended: clients_at(row, 1 + ACCOUNT_COLUMNS)? })))
+}
+
+/// Null for none.
+pub(super) fn clients_at(row: &Row, column: usize) -> Result<Vec<ClientId>, Error> {
+    Ok(row.try_get::<_, Option<Vec<Id>>>(column)?.map(clients).unwrap_or_default())
+}
+
+pub(super) fn clients(ids: Vec<Id>) -> Vec<ClientId> {
+    ids.into_iter().map(|id| ClientId::from_bytes(id.0)).collect()
 }
 
 /// The time of a redemption that was made.
 pub(super) fn redeemed_at(row: &Row) -> Result<Timestamp, Error> {
-    time_at(row, 1 + ACCOUNT_COLUMNS)
+    time_at(row, 2 + ACCOUNT_COLUMNS)
 }
 
 /// What there is of a one-time token besides its name: whose, for what, sent where, until when, and the time. `None` for the

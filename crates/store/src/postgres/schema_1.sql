@@ -244,11 +244,12 @@ END
 $$;
 
 -- Means `Session::new`. The account has to be locked, or new. Ends the least recently used ones beyond the limit, never
--- this one.
-CREATE FUNCTION baton.add_session(p_account bigint, p_session json, p_now bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- this one; which those are.
+CREATE FUNCTION baton.add_session(p_account bigint, p_session json, p_now bigint) RETURNS uuid[] LANGUAGE plpgsql AS $$
 DECLARE
     v_client  uuid := (p_session->>'client')::uuid;
     v_expires bigint;
+    v_ended   uuid[];
 BEGIN
     v_expires := least(baton.plus(p_now, (p_session->>'lifespan')::bigint),
         baton.plus(p_now, (p_session->>'max_lifetime')::bigint));
@@ -256,10 +257,15 @@ BEGIN
         user_agent, ip)
     VALUES (v_client, p_account, 1, 0, p_now, v_expires, p_now, v_expires,
         p_session->>'user_agent', p_session->>'ip');
-    DELETE FROM baton.sessions WHERE client IN (
-        SELECT s.client FROM baton.sessions s WHERE s.account = p_account AND s.client <> v_client
-        ORDER BY s.last_seen_at DESC, s.created_at DESC, s.client DESC
-        OFFSET (p_session->>'others')::bigint);
+    WITH ended AS (
+        DELETE FROM baton.sessions WHERE client IN (
+            SELECT s.client FROM baton.sessions s WHERE s.account = p_account AND s.client <> v_client
+            ORDER BY s.last_seen_at DESC, s.created_at DESC, s.client DESC
+            OFFSET (p_session->>'others')::bigint)
+        RETURNING client
+    )
+    SELECT array_agg(ended.client) INTO v_ended FROM ended;
+    RETURN v_ended;
 END
 $$;
 
@@ -285,9 +291,9 @@ BEGIN
 END
 $$;
 
--- `o_now` is null if there is no such account with such a password.
+-- `o_now` is null if there is no such account with such a password. `o_ended`: the sessions that made room.
 CREATE FUNCTION baton.create_session(
-    p_account bigint, p_session json, p_if_password text, p_trace json, OUT o_now bigint
+    p_account bigint, p_session json, p_if_password text, p_trace json, OUT o_now bigint, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM baton.durably();
@@ -298,14 +304,16 @@ BEGIN
         RETURN;
     END IF;
     o_now := baton.baton_now();
-    PERFORM baton.add_session(p_account, p_session, o_now);
+    o_ended := baton.add_session(p_account, p_session, o_now);
     PERFORM baton.leave(p_trace, p_account);
 END
 $$;
 
--- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken.
+-- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken. `o_ended`: the sessions that
+-- it has ended.
 CREATE FUNCTION baton.change_account(
-    p_account bigint, p_update json, OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
+    p_account bigint, p_update json,
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_old baton.accounts;
@@ -343,8 +351,12 @@ BEGIN
         RETURN;
     END;
     IF (p_update->>'end')::boolean THEN
-        DELETE FROM baton.sessions s
-        WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid;
+        WITH ended AS (
+            DELETE FROM baton.sessions s
+            WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid
+            RETURNING s.client
+        )
+        SELECT array_agg(ended.client) INTO o_ended FROM ended;
     END IF;
     IF (p_update->>'void_one_time')::boolean THEN
         DELETE FROM baton.one_time_tokens t WHERE t.account = p_account;
@@ -354,7 +366,8 @@ END
 $$;
 
 CREATE FUNCTION baton.update_account(
-    p_account bigint, p_update json, p_trace json, OUT o_outcome text, OUT o_row baton.accounts
+    p_account bigint, p_update json, p_trace json,
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_change record;
@@ -363,6 +376,7 @@ BEGIN
     SELECT * INTO v_change FROM baton.change_account(p_account, p_update);
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
+    o_ended := v_change.o_ended;
     IF o_outcome = 'done' THEN
         PERFORM baton.leave(p_trace, p_account);
     END IF;
@@ -371,7 +385,7 @@ $$;
 
 CREATE FUNCTION baton.redeem(
     p_id uuid, p_update json, p_session json, p_trace json,
-    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_account bigint;
@@ -393,28 +407,33 @@ BEGIN
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
     o_now := v_change.o_now;
+    o_ended := v_change.o_ended;
     IF o_outcome <> 'done' THEN
         RETURN;
     END IF;
     DELETE FROM baton.one_time_tokens t WHERE t.account = v_account AND t.purpose = v_purpose;
     IF p_session IS NOT NULL THEN
-        PERFORM baton.add_session(v_account, p_session, o_now);
+        o_ended := o_ended || baton.add_session(v_account, p_session, o_now);
     END IF;
     PERFORM baton.leave(p_trace, v_account);
 END
 $$;
 
-CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS boolean LANGUAGE plpgsql AS $$
+-- The sessions that end with it; null if there is no such account.
+CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS uuid[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_ended uuid[];
 BEGIN
     PERFORM baton.durably();
     PERFORM 1 FROM baton.accounts a WHERE a.id = p_account FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN NULL;
     END IF;
+    v_ended := ARRAY(SELECT s.client FROM baton.sessions s WHERE s.account = p_account);
     -- Sessions and one-time tokens go with it.
     DELETE FROM baton.accounts a WHERE a.id = p_account;
     PERFORM baton.leave(p_trace, p_account);
-    RETURN true;
+    RETURN v_ended;
 END
 $$;
 
@@ -555,18 +574,41 @@ BEGIN
         v_total := v_total + v_found;
         EXIT WHEN v_found = 0 OR v_gone >= p_limit OR v_total >= 10 * p_limit;
     END LOOP;
+    RETURN v_gone + baton.purge_others(p_limit);
+END
+$$;
 
+-- The same without sessions.
+CREATE FUNCTION baton.purge_others(p_limit bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_now    bigint := baton.baton_now();
+    v_gone   bigint;
+    v_purged bigint;
+BEGIN
+    PERFORM baton.durably();
     DELETE FROM baton.one_time_tokens WHERE id = ANY (ARRAY(
         SELECT t.id FROM baton.one_time_tokens t WHERE t.expires_at <= v_now
         ORDER BY t.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS v_purged = ROW_COUNT;
-    v_gone := v_gone + v_purged;
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
 
     DELETE FROM baton.attempts WHERE name = ANY (ARRAY(
         SELECT a.name FROM baton.attempts a WHERE a.expires_at <= v_now
         ORDER BY a.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_purged = ROW_COUNT;
     RETURN v_gone + v_purged;
+END
+$$;
+
+-- Takes over when a session that is kept elsewhere was last seen, and when it ends.
+CREATE FUNCTION baton.note(p_client uuid, p_last_seen_at bigint, p_expires_at bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    UPDATE baton.sessions s SET
+        last_seen_at = greatest(s.last_seen_at, p_last_seen_at),
+        expires_at = greatest(s.expires_at, p_expires_at),
+        -- In an index: only if it is due.
+        purge_at = CASE WHEN s.purge_at <= baton.baton_now() THEN greatest(s.expires_at, p_expires_at) ELSE s.purge_at END
+    WHERE s.client = p_client;
 END
 $$;
 

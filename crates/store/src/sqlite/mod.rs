@@ -33,12 +33,13 @@ use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::OneTimeId;
-use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 
 pub use error::SqliteError;
 
+use crate::registry::Registry;
 use crate::time::StoreTime;
 use ops::Unchanged;
 use readers::Readers;
@@ -214,7 +215,7 @@ impl Store for SqliteStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Account, UpdateAccountError> {
+    ) -> Result<Changed, UpdateAccountError> {
         let trace = trace.clone();
         self.writer
             .run("update an account", Durability::Durable, move |tx| ops::update_account(tx, account, &update, &trace))
@@ -226,7 +227,7 @@ impl Store for SqliteStore {
             })
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
         let trace = trace.clone();
         let work = move |tx: &ops::Tx<'_>| ops::delete_account(tx, account, &trace);
         self.writer.run("delete an account", Durability::Durable, work).await
@@ -238,11 +239,7 @@ impl Store for SqliteStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        let trace = trace.clone();
-        self.writer
-            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
-            .await?
-            .ok_or(CreateSessionError::NoAccount)
+        self.register(account, session, trace).await.map(|(session, _)| session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -285,7 +282,7 @@ impl Store for SqliteStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Account, Option<Session>), RedeemError> {
+    ) -> Result<(Changed, Option<Session>), RedeemError> {
         let trace = trace.clone();
         let work = move |tx: &ops::Tx<'_>| ops::redeem(tx, id, &update, session.as_ref(), &trace);
         self.writer.run("redeem a one-time token", Durability::Durable, work).await?.map_err(
@@ -363,5 +360,36 @@ trait LatestTime {
 impl LatestTime for Session {
     fn latest_time(&self) -> Timestamp {
         self.handed_out_at.unwrap_or(self.created_at).max(self.last_seen_at)
+    }
+}
+
+#[async_trait]
+impl Registry for SqliteStore {
+    async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
+        let time = self.time.clone();
+        let due = move |connection: &rusqlite::Connection| rows::due_sessions(connection, time.now(), limit);
+        self.readers.read("look for sessions that are over", due).await
+    }
+
+    async fn note(&self, session: &Session) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.writer.run("note a session", Durability::Relaxed, move |tx| ops::note(tx, &session)).await
+    }
+
+    async fn register(
+        &self,
+        account: AccountId,
+        session: NewSession,
+        trace: &Trace,
+    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
+        let trace = trace.clone();
+        self.writer
+            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
+            .await?
+            .ok_or(CreateSessionError::NoAccount)
+    }
+
+    async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
+        self.writer.run("purge", Durability::Durable, move |tx| ops::purge_others(tx, limit)).await
     }
 }

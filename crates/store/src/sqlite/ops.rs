@@ -8,7 +8,7 @@ use baton_core::attempts::{AttemptName, AttemptRule, Attempts, Counted};
 use baton_core::clock::{Timestamp, millis};
 use baton_core::event::{Message, Outcome, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{KeyBinding, NewOneTime};
+use baton_core::ports::{Changed, KeyBinding, NewOneTime};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, PasswordHash, Profile, Session, Swap,
     Swapped,
@@ -139,7 +139,7 @@ pub(super) fn update_account(
     account: AccountId,
     update: &AccountUpdate,
     trace: &Trace,
-) -> rusqlite::Result<Result<Account, Unchanged>> {
+) -> rusqlite::Result<Result<Changed, Unchanged>> {
     let changed = update_row(tx, account, update)?;
     if changed.is_ok() {
         leave(tx, trace, Some(account))?;
@@ -147,7 +147,7 @@ pub(super) fn update_account(
     Ok(changed)
 }
 
-fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Account, Unchanged>> {
+fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Changed, Unchanged>> {
     let Some(password) = password_of(tx, account)? else { return Ok(Err(Unchanged::Gone)) };
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
@@ -184,22 +184,23 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
         // It exists, so it was the name.
         return Ok(Err(Unchanged::Taken));
     }
-    match update.end {
-        EndSessions::None => {}
-        EndSessions::AllBut(kept) => {
-            tx.execute(
-                "DELETE FROM sessions WHERE account = ?1 AND client <> ?2",
-                params![account.0, kept.as_bytes()],
-            )?;
-        }
-        EndSessions::All => {
-            tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
-        }
-    }
+    let ended = match update.end {
+        EndSessions::None => Vec::new(),
+        EndSessions::AllBut(kept) => end_sessions(tx, account, Some(kept))?,
+        EndSessions::All => end_sessions(tx, account, None)?,
+    };
     if update.void_one_time {
         tx.execute("DELETE FROM one_time_tokens WHERE account = ?1", [account.0])?;
     }
-    rows::account(tx.connection, account).map(Ok)
+    Ok(Ok(Changed { account: rows::account(tx.connection, account)?, ended }))
+}
+
+/// Ends the sessions of this account, but for one.
+fn end_sessions(tx: &Tx<'_>, account: AccountId, kept: Option<ClientId>) -> rusqlite::Result<Vec<ClientId>> {
+    tx.connection
+        .prepare_cached("DELETE FROM sessions WHERE account = ?1 AND client IS NOT ?2 RETURNING client")?
+        .query_map(params![account.0, kept.as_ref().map(ClientId::as_bytes)], client_at_first)?
+        .collect()
 }
 
 /// `None` if there is no such account.
@@ -210,45 +211,63 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
         .optional()
 }
 
-/// False if there is no such account.
-pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
-    tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
+/// `None` if there is no such account.
+pub(super) fn delete_account(
+    tx: &Tx<'_>,
+    account: AccountId,
+    trace: &Trace,
+) -> rusqlite::Result<Option<Vec<ClientId>>> {
+    let ended = end_sessions(tx, account, None)?;
     // One-time tokens go with the row.
-    let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
-    if existed {
-        leave(tx, trace, Some(account))?;
+    if tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 0 {
+        return Ok(None);
     }
-    Ok(existed)
+    leave(tx, trace, Some(account))?;
+    Ok(Some(ended))
 }
 
-/// `None` if there is no such account, or its password is not the one that was checked.
+/// The session, and those that it has ended. `None` if there is no such account, or its password is not the one that was
+/// checked.
 pub(super) fn create_session(
     tx: &Tx<'_>,
     account: AccountId,
     new: &NewSession,
     trace: &Trace,
-) -> rusqlite::Result<Option<Session>> {
+) -> rusqlite::Result<Option<(Session, Vec<ClientId>)>> {
     let Some(password) = password_of(tx, account)? else { return Ok(None) };
     if new.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(None);
     }
-    let session = insert_session_with_room(tx, account, new)?;
+    let made = insert_session_with_room(tx, account, new)?;
     leave(tx, trace, Some(account))?;
-    Ok(Some(session))
+    Ok(Some(made))
 }
 
 /// Adds a session, in the place of the least recently used ones if there are too many.
-fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Session> {
+fn insert_session_with_room(
+    tx: &Tx<'_>,
+    account: AccountId,
+    new: &NewSession,
+) -> rusqlite::Result<(Session, Vec<ClientId>)> {
     let session = insert_session(tx, account, new, tx.time.now())?;
     // The new one is kept whatever the times say, so the others share what remains. Same order as in the list of sessions.
-    tx.execute(
-        "DELETE FROM sessions WHERE client IN (
-             SELECT client FROM sessions WHERE account = ?1 AND client <> ?2
-             ORDER BY last_seen_at DESC, created_at DESC, client DESC
-             LIMIT -1 OFFSET ?3)",
-        params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)],
-    )?;
-    Ok(session)
+    let ended = tx
+        .connection
+        .prepare_cached(
+            "DELETE FROM sessions WHERE client IN (
+                 SELECT client FROM sessions WHERE account = ?1 AND client <> ?2
+                 ORDER BY last_seen_at DESC, created_at DESC, client DESC
+                 LIMIT -1 OFFSET ?3)
+             RETURNING client",
+        )?
+        .query_map(params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)], client_at_first)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok((session, ended))
+}
+
+/// What `RETURNING client` answers.
+fn client_at_first(row: &rusqlite::Row<'_>) -> rusqlite::Result<ClientId> {
+    row.get(0).map(ClientId::from_bytes)
 }
 
 /// False if the account has no such session.
@@ -283,20 +302,24 @@ pub(super) fn redeem(
     update: &AccountUpdate,
     session: Option<&NewSession>,
     trace: &Trace,
-) -> rusqlite::Result<Result<(Account, Option<Session>), Unchanged>> {
+) -> rusqlite::Result<Result<(Changed, Option<Session>), Unchanged>> {
     let found = rows::find_one_time(tx.connection, id)?.filter(|(token, _)| tx.time.now() < token.expires_at);
     let Some((OneTime { account, purpose, .. }, _)) = found else { return Ok(Err(Unchanged::Gone)) };
-    let account = match update_row(tx, account, update)? {
-        Ok(account) => account,
+    let mut changed = match update_row(tx, account, update)? {
+        Ok(changed) => changed,
         Err(unchanged) => return Ok(Err(unchanged)),
     };
     tx.execute(
         "DELETE FROM one_time_tokens WHERE account = ?1 AND purpose = ?2",
-        params![account.id.0, purpose.as_str()],
+        params![account.0, purpose.as_str()],
     )?;
-    let session = session.map(|session| insert_session_with_room(tx, account.id, session)).transpose()?;
-    leave(tx, trace, Some(account.id))?;
-    Ok(Ok((account, session)))
+    let made = session.map(|session| insert_session_with_room(tx, account, session)).transpose()?;
+    leave(tx, trace, Some(account))?;
+    let session = made.map(|(session, ended)| {
+        changed.ended.extend(ended);
+        session
+    });
+    Ok(Ok((changed, session)))
 }
 
 pub(super) fn void_one_time(tx: &Tx<'_>, id: OneTimeId) -> rusqlite::Result<()> {
@@ -388,9 +411,17 @@ pub(super) fn settle(tx: &Tx<'_>, id: i64, attempt: u32, outcome: Outcome) -> ru
 
 /// How many there were, up to `limit` of each.
 pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
-    const EXPIRED: [&str; 3] = [
+    let sessions = tx.execute(
         "DELETE FROM sessions WHERE client IN (
              SELECT client FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+        params![tx.time.now().as_millis(), limit],
+    )?;
+    Ok(sessions as u64 + purge_others(tx, limit)?)
+}
+
+/// The same without sessions.
+pub(super) fn purge_others(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
+    const EXPIRED: [&str; 2] = [
         "DELETE FROM one_time_tokens WHERE id IN (
              SELECT id FROM one_time_tokens WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
         "DELETE FROM attempts WHERE name IN (
@@ -398,6 +429,14 @@ pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
     ];
     let now = tx.time.now().as_millis();
     EXPIRED.iter().map(|sql| tx.execute(sql, params![now, limit]).map(|purged| purged as u64)).sum()
+}
+
+/// Takes over when a session was last seen and when it ends.
+pub(super) fn note(tx: &Tx<'_>, session: &Session) -> rusqlite::Result<()> {
+    let (seen, ends) = (session.last_seen_at.as_millis(), session.expires_at.as_millis());
+    let sql =
+        "UPDATE sessions SET last_seen_at = max(last_seen_at, ?2), expires_at = max(expires_at, ?3) WHERE client = ?1";
+    tx.execute(sql, params![session.client.as_bytes(), seen, ends]).map(drop)
 }
 
 /// How many there were, up to `limit`.

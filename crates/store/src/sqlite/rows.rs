@@ -139,6 +139,20 @@ pub(super) fn due(
         .collect()
 }
 
+/// Sessions whose end has come, the earliest first.
+pub(super) fn due_sessions(
+    connection: &Connection,
+    now: Timestamp,
+    limit: u32,
+) -> rusqlite::Result<Vec<(AccountId, ClientId)>> {
+    connection
+        .prepare_cached("SELECT account, client FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?
+        .query_map([now.as_millis(), limit.into()], |row| {
+            Ok((AccountId(row.get(0)?), ClientId::from_bytes(row.get(1)?)))
+        })?
+        .collect()
+}
+
 /// An account that exists.
 pub(super) fn account(connection: &Connection, account: AccountId) -> rusqlite::Result<Account> {
     connection.prepare_cached(ACCOUNT)?.query_row([account.0], |row| account_at(row, 0))

@@ -5,6 +5,8 @@ mod faulty;
 mod fixture;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(all(feature = "redis", feature = "postgres"))]
+mod redis;
 mod sqlite_migrate;
 mod sqlite_open;
 mod sqlite_writer;

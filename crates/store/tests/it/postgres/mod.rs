@@ -9,7 +9,9 @@ mod suite;
 mod time;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use baton_core::Timestamp;
 use baton_core::error::StoreError;
 use baton_store::postgres::{PostgresOptions, PostgresStore};
 use baton_testkit::postgres::{Server, shared, unique_name};
@@ -53,6 +55,17 @@ impl Schema {
     pub(crate) async fn execute(&self, sql: &str) {
         let client = self.server.client().await;
         client.batch_execute(&self.text(sql)).await.expect(sql);
+    }
+
+    /// Moves the store's time on, as after a clock that was set back by so much; the time it is then.
+    pub(crate) async fn advance(&self, by: Duration) -> Timestamp {
+        let sql = format!(
+            "UPDATE baton.clock SET ahead = greatest(baton.baton_clock() + ahead, mark) - baton.baton_clock() + {} \
+             RETURNING baton.baton_clock() + ahead",
+            by.as_millis()
+        );
+        let row = self.server.client().await.query_one(&self.text(&sql), &[]).await.expect(&sql);
+        Timestamp::from_millis(row.get(0))
     }
 
     pub(crate) fn text(&self, sql: &str) -> String {

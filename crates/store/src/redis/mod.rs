@@ -1,0 +1,98 @@
+//! Sessions in Redis or Valkey (one server, one that sentinels watch over, or a cluster), beside accounts in another store.
+//!
+//! - The accounts' store ([`Registry`]) has all that must not be lost: accounts, letters, events, and a row for each session
+//!   that says that it exists. **A session is good only while that row is there.** Redis has what changes with the requests,
+//!   and with each session what a request wants to know about its account.
+//! - A request is one read in Redis, and a rotation one script that compares and sets. An operation that was made, and whose
+//!   answer was lost, is recognised when it is repeated.
+//! - What Redis forgets in a failover is forgotten rotations, which heal. What must not be forgotten (a new session, the end
+//!   of one, a token handed out again) waits for as many replicas as was asked ([`RedisOptions::wait_replicas`]).
+//! - Should an end be forgotten all the same, because nobody was asked to wait or a node died halfway, the registry tells: a
+//!   session in use is looked for there every [`RedisOptions::recheck`]. While the registry is away that is put off, so
+//!   that requests with tokens go on without it.
+//! - Dead sessions go by themselves: each has an expiry in Redis, and its row is found by an index.
+//!
+//! It needs Redis 6 or Valkey. There are neither tokens nor keys in it, and no password hashes.
+
+mod error;
+mod link;
+mod options;
+mod record;
+mod sessions;
+mod store;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use baton_core::error::StoreError;
+use baton_core::ports::Random;
+
+pub use error::RedisStoreError;
+pub use options::RedisOptions;
+
+use crate::registry::Registry;
+use sessions::Sessions;
+
+/// Sessions in Redis, and the rest in `R`. See the [module](self).
+pub struct RedisStore<R> {
+    registry: Arc<R>,
+    sessions: Sessions,
+    /// Whether the registry did not answer when it was last asked about a session.
+    registry_is_away: AtomicBool,
+}
+
+impl<R: Registry> RedisStore<R> {
+    /// Connects. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if Redis cannot be reached or lets nobody in.
+    pub async fn open(options: &RedisOptions, registry: Arc<R>, random: &dyn Random) -> Result<Self, StoreError> {
+        let sessions = Sessions::new(options, random)?;
+        sessions.links.connect().await?;
+        sessions.check().await?;
+        sessions.warn_of_eviction().await;
+        Ok(Self { registry, sessions, registry_is_away: AtomicBool::new(false) })
+    }
+
+    /// The store of the accounts.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<R> {
+        &self.registry
+    }
+
+    /// Ends the connections. Operations that come later are answered [`StoreError::Unavailable`]. Leaves the registry open.
+    pub fn close(&self) {
+        self.sessions.links.close();
+    }
+
+    /// Its time is not before this from now on: for tests, which cannot set the clock of Redis.
+    #[cfg(feature = "conformance")]
+    #[doc(hidden)]
+    pub fn observe(&self, time: baton_core::Timestamp) {
+        self.sessions.time.observe(time);
+    }
+}
+
+impl Sessions {
+    /// A cache may throw away what it likes; here that signs people out.
+    async fn warn_of_eviction(&self) {
+        let asked = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned();
+        let told: Result<Vec<String>, _> = self.links.ask("read the configuration", &asked).await;
+        // Hosted servers do not always say.
+        if let Ok([_, policy]) = told.as_deref()
+            && policy != "noeviction"
+        {
+            tracing::warn!(
+                maxmemory_policy = policy,
+                "Redis may throw sessions away when its memory is full, which signs people out; set maxmemory-policy to noeviction"
+            );
+        }
+    }
+}
+
+impl<R> fmt::Debug for RedisStore<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}

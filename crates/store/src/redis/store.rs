@@ -1,0 +1,316 @@
+//! The two stores as one.
+//!
+//! In what order things are done, so that a crash in between leaves nothing that should not be:
+//!
+//! - A session is **registered first** and opened in Redis then; at last the registry is asked again. Whatever ended it
+//!   meanwhile has either seen it there, or is seen now.
+//! - A session is **ended in Redis first**: what is left of it in the registry is good for nothing.
+//! - A change of an account that ends sessions is made in the registry, which tells which they were, and is not acknowledged
+//!   before they have ended in Redis too. If the node dies in between nobody was told, and the recheck ends them.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use baton_core::attempts::{AttemptName, AttemptRule, Counted};
+use baton_core::clock::Timestamp;
+use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
+use baton_core::event::{Message, Outcome, Recorded, Trace};
+use baton_core::one_time::OneTimeId;
+use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
+use baton_core::token::ClientId;
+use futures_util::future::{join_all, try_join_all};
+
+use super::RedisStore;
+use super::error::NAME;
+use super::sessions::Stored;
+use crate::registry::Registry;
+
+/// How many dead sessions are looked at at once.
+const PURGED_TOGETHER: u32 = 64;
+
+#[async_trait]
+impl<R: Registry> Store for RedisStore<R> {
+    async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
+        let Some(Stored { record, now, unverified }) = self.sessions.find(client).await? else { return Ok(None) };
+        let found = Found { session: record.session, account: record.account, now };
+        if unverified { self.verify(found).await } else { Ok(Some(found)) }
+    }
+
+    async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
+        self.sessions.swap(client, swap, seen_from).await
+    }
+
+    async fn create_account(
+        &self,
+        account: NewAccount,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Account, Option<Session>), CreateAccountError> {
+        let mut ip = None;
+        if let Some(new) = &session {
+            self.sessions.check().await?;
+            ip = new.device.ip;
+        }
+        let (account, session) = self.registry.create_account(account, session, trace).await?;
+        self.sessions.time.observe(account.created_at);
+        if let Some(session) = &session {
+            self.admit(session, ip).await.map_err(made_anyway)?;
+        }
+        Ok((account, session))
+    }
+
+    async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError> {
+        self.registry.find_login(realm, provider, uid).await
+    }
+
+    async fn update_account(
+        &self,
+        account: AccountId,
+        update: AccountUpdate,
+        trace: &Trace,
+    ) -> Result<Changed, UpdateAccountError> {
+        let changed = self.registry.update_account(account, update, trace).await?;
+        self.follow(&changed).await.map_err(made_anyway)?;
+        Ok(changed)
+    }
+
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
+        let ended = self.registry.delete_account(account, trace).await?;
+        if let Some(ended) = &ended {
+            self.end_all(ended).await.map_err(made_anyway)?;
+        }
+        Ok(ended)
+    }
+
+    async fn create_session(
+        &self,
+        account: AccountId,
+        new: NewSession,
+        trace: &Trace,
+    ) -> Result<Session, CreateSessionError> {
+        self.sessions.check().await?;
+        self.note_use(account, new.max_devices).await?;
+        let ip = new.device.ip;
+        let (session, ended) = self.registry.register(account, new, trace).await?;
+        self.sessions.time.observe(session.created_at);
+        self.end_all(&ended).await.map_err(made_anyway)?;
+        self.admit(&session, ip).await.map_err(made_anyway)?;
+        Ok(session)
+    }
+
+    async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
+        self.sessions.close(client, Some(account)).await?;
+        self.registry.end_session(account, client, trace).await
+    }
+
+    async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
+        let (now, registered) = self.registry.sessions(account).await?;
+        let mut now = self.sessions.time.observe(now);
+        let found = registered.iter().map(|entry| self.sessions.find(entry.session.client));
+        let found = try_join_all(found).await?;
+        let mut entries = Vec::new();
+        for (mut entry, stored) in registered.into_iter().zip(found) {
+            // One that is on its way in, or dead.
+            let Some(stored) = stored else { continue };
+            now = now.max(stored.now);
+            entry.session = stored.record.session;
+            entry.device.ip = stored.record.ip;
+            entries.push(entry);
+        }
+        entries.sort_by_key(|SessionEntry { session, .. }| {
+            std::cmp::Reverse((session.last_seen_at, session.created_at, session.client))
+        });
+        Ok((now, entries))
+    }
+
+    async fn create_one_time(&self, token: NewOneTime) -> Result<bool, StoreError> {
+        self.registry.create_one_time(token).await
+    }
+
+    async fn find_one_time(&self, id: OneTimeId) -> Result<Option<FoundOneTime>, StoreError> {
+        let found = self.registry.find_one_time(id).await?;
+        Ok(found.map(|found| FoundOneTime { now: self.sessions.time.observe(found.now), ..found }))
+    }
+
+    async fn redeem(
+        &self,
+        id: OneTimeId,
+        update: AccountUpdate,
+        session: Option<NewSession>,
+        trace: &Trace,
+    ) -> Result<(Changed, Option<Session>), RedeemError> {
+        let mut ip = None;
+        if let Some(new) = &session {
+            self.sessions.check().await?;
+            if let Some(found) = self.registry.find_one_time(id).await? {
+                self.note_use(found.one_time.account, new.max_devices).await?;
+            }
+            ip = new.device.ip;
+        }
+        let (changed, made) = self.registry.redeem(id, update, session, trace).await?;
+        self.follow(&changed).await.map_err(made_anyway)?;
+        if let Some(session) = &made {
+            self.admit(session, ip).await.map_err(made_anyway)?;
+        }
+        Ok((changed, made))
+    }
+
+    async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {
+        self.registry.void_one_time(id).await
+    }
+
+    async fn count_attempt(&self, name: AttemptName, rule: AttemptRule) -> Result<Counted, StoreError> {
+        self.registry.count_attempt(name, rule).await
+    }
+
+    async fn forget_attempts(&self, name: AttemptName) -> Result<(), StoreError> {
+        self.registry.forget_attempts(name).await
+    }
+
+    async fn record(&self, trace: &Trace) -> Result<(), StoreError> {
+        self.registry.record(trace).await
+    }
+
+    async fn events(&self, after: i64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        self.registry.events(after, limit).await
+    }
+
+    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Message>, StoreError> {
+        self.registry.claim(limit, lease).await
+    }
+
+    async fn settle(&self, id: i64, attempt: u32, outcome: Outcome) -> Result<(), StoreError> {
+        self.registry.settle(id, attempt, outcome).await
+    }
+
+    async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
+        let others = self.registry.purge_others(limit).await?;
+        let mut purged = 0;
+        while purged < limit {
+            let due = self.registry.due((limit - purged).min(PURGED_TOGETHER)).await?;
+            if due.is_empty() {
+                break;
+            }
+            let ended = due.iter().map(|(account, client)| self.purge_one(*account, *client));
+            purged += try_join_all(ended).await?.into_iter().map(u32::from).sum::<u32>();
+        }
+        Ok(others + u64::from(purged))
+    }
+
+    async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {
+        self.registry.purge_events(age, limit).await
+    }
+
+    async fn bind_keys(&self, fingerprints: &[String]) -> Result<KeyBinding, StoreError> {
+        self.registry.bind_keys(fingerprints).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.sessions.check().await?;
+        self.registry.check().await
+    }
+}
+
+impl<R: Registry> RedisStore<R> {
+    /// Looks a session up in the registry. One that is not there has ended; if the registry cannot tell, it is asked another
+    /// time.
+    async fn verify(&self, found: Found) -> Result<Option<Found>, StoreError> {
+        let client = found.session.client;
+        let registered = match self.registry.find(client).await {
+            Ok(registered) => registered,
+            Err(error @ StoreError::Unusable { .. }) => return Err(error),
+            Err(error) => {
+                if !self.registry_is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "sessions cannot be looked for in the registry; they go on without");
+                }
+                return Ok(Some(found));
+            }
+        };
+        if self.registry_is_away.swap(false, Ordering::Relaxed) {
+            tracing::info!("sessions are looked for in the registry again");
+        }
+        let Some(registered) = registered else {
+            tracing::warn!(%client, "a session that had ended was still in Redis");
+            self.sessions.close(client, None).await?;
+            return Ok(None);
+        };
+        if let Err(error) = self.sessions.refresh(client, &registered.account).await {
+            tracing::debug!(%client, %error, "it is not noted that the session was found in the registry");
+        }
+        let newer = registered.account.updated_at >= found.account.updated_at;
+        Ok(Some(Found { account: if newer { registered.account } else { found.account }, ..found }))
+    }
+
+    /// Tells the registry when the sessions of an account were last seen, if it is to choose one that ends.
+    async fn note_use(&self, account: AccountId, max_devices: u32) -> Result<(), StoreError> {
+        let (_, registered) = self.registry.sessions(account).await?;
+        if registered.len() < max_devices as usize {
+            return Ok(());
+        }
+        let noted = registered.iter().map(async |entry| match self.sessions.find(entry.session.client).await? {
+            Some(stored) => self.registry.note(&stored.record.session).await,
+            None => Ok(()),
+        });
+        try_join_all(noted).await.map(drop)
+    }
+
+    /// Opens a session that was just registered. It may have ended since: its account is gone, or others have signed in.
+    async fn admit(&self, session: &Session, ip: Option<IpAddr>) -> Result<(), StoreError> {
+        let opened = self.open_registered(session, ip).await;
+        if opened.is_err() {
+            // Nobody knows of it. If this fails too it is in the way of nobody until it is purged.
+            let _ = self.sessions.close(session.client, None).await;
+            let _ = self.registry.end_session(session.account, session.client, &Trace::NONE).await;
+        }
+        opened
+    }
+
+    async fn open_registered(&self, session: &Session, ip: Option<IpAddr>) -> Result<(), StoreError> {
+        let Some(found) = self.registry.find(session.client).await? else { return Ok(()) };
+        self.sessions.open(session, ip, &found.account).await?;
+        match self.registry.find(session.client).await? {
+            None => self.sessions.close(session.client, None).await.map(drop),
+            Some(again) if again.account != found.account => {
+                self.sessions.refresh(session.client, &again.account).await
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Makes a change of an account good in Redis.
+    async fn follow(&self, changed: &Changed) -> Result<(), StoreError> {
+        self.sessions.time.observe(changed.account.updated_at);
+        self.end_all(&changed.ended).await?;
+        let (_, registered) = self.registry.sessions(changed.account.id).await?;
+        let refreshed = registered.iter().map(|entry| self.sessions.refresh(entry.session.client, &changed.account));
+        try_join_all(refreshed).await.map(drop)
+    }
+
+    async fn end_all(&self, ended: &[ClientId]) -> Result<(), StoreError> {
+        // Each is tried, whatever becomes of the others.
+        let closed = join_all(ended.iter().map(|client| self.sessions.close(*client, None))).await;
+        closed.into_iter().try_for_each(|closed| closed.map(drop))
+    }
+
+    /// Ends a session whose registered end has come, or puts that off. Whether it ended.
+    async fn purge_one(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
+        if let Some(Stored { record, now, .. }) = self.sessions.find(client).await?
+            && record.session.expires_at > now
+        {
+            self.registry.note(&record.session).await?;
+            return Ok(false);
+        }
+        self.end_session(account, client, &Trace::NONE).await
+    }
+}
+
+/// For an operation that the registry has made, and Redis has not: to say that nothing was changed would be wrong.
+fn made_anyway(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable { cause, .. } => StoreError::Uncertain { store: NAME, cause },
+        other => other,
+    }
+}
