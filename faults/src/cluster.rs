@@ -1,10 +1,11 @@
 //! Nodes on one store, with clients at work.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baton_testkit::postgres;
+use baton_testkit::{postgres, redis};
 use fastrand::Rng;
 use http::Method;
 use serde_json::json;
@@ -46,6 +47,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Postgres,
+    /// The sessions; the accounts are in PostgreSQL.
+    Redis,
     Sqlite,
 }
 
@@ -53,6 +56,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Redis => "redis",
             Self::Sqlite => "sqlite",
         }
     }
@@ -61,7 +65,15 @@ impl Kind {
 /// What the nodes keep their sessions in.
 pub(crate) enum Store {
     Postgres(postgres::Server),
+    Redis(Box<Redis>),
     Sqlite,
+}
+
+/// A primary with one replica, which sign-outs and sign-ins wait for.
+pub(crate) struct Redis {
+    pub(crate) accounts: postgres::Server,
+    pub(crate) primary: redis::Server,
+    pub(crate) replica: redis::Server,
 }
 
 /// A run.
@@ -79,6 +91,14 @@ pub(crate) struct Cluster {
 /// PostgreSQL's settings: the defaults, on a small disk.
 const POSTGRES: [&str; 6] = ["-c", "min_wal_size=2MB", "-c", "max_wal_size=16MB", "-c", "autovacuum=on"];
 
+pub(crate) fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn postgres_url(address: SocketAddr) -> String {
+    format!("postgres://baton@{address}/postgres?sslmode=disable")
+}
+
 impl Cluster {
     /// Starts everything, and has the clients sign in.
     pub(crate) async fn start(plan: &Plan, rng: &mut Rng) -> Result<Self, Failure> {
@@ -95,24 +115,39 @@ impl Cluster {
             ],
             folder: folder.path().to_owned(),
         };
-        let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
-        let store = match plan.store {
+        let (store, settings, behind) = match plan.store {
             Kind::Postgres => {
                 let server = postgres::Server::own_below(&plan.small_disk, &POSTGRES);
-                for number in 0..3 {
-                    let target = ([127, 0, 0, 1], server.port).into();
-                    let proxy = Proxy::before(target).await.map_err(Failure::io("a proxy"))?;
-                    let url = format!("store.url=postgres://baton@{}/postgres?sslmode=disable", proxy.address);
-                    nodes.push(Node::new(number, program.clone(), vec![url]));
-                    proxies.push(proxy);
-                }
-                Store::Postgres(server)
+                let port = server.port;
+                (Store::Postgres(server), vec![], Some(port))
             }
-            Kind::Sqlite => {
-                nodes.push(Node::new(0, program, vec![format!("store.url={}", sqlite_url(folder.path()))]));
-                Store::Sqlite
+            Kind::Redis => {
+                let accounts = postgres::Server::own_below(&plan.small_disk, &POSTGRES);
+                let primary = redis::Server::own(&[]);
+                let replica = redis::Server::replica_of(primary.port);
+                let settings = vec![
+                    format!("store.url={}", postgres_url(local(accounts.port))),
+                    "sessions.wait_replicas=1".into(),
+                ];
+                let port = primary.port;
+                (Store::Redis(Box::new(Redis { accounts, primary, replica })), settings, Some(port))
             }
+            Kind::Sqlite => (Store::Sqlite, vec![format!("store.url={}", sqlite_url(folder.path()))], None),
         };
+        let (mut nodes, mut proxies) = (Vec::new(), Vec::new());
+        // A file is for one process.
+        for number in 0..if behind.is_some() { 3 } else { 1 } {
+            let mut settings = settings.clone();
+            if let Some(port) = behind {
+                let proxy = Proxy::before(local(port)).await.map_err(Failure::io("a proxy"))?;
+                settings.push(match plan.store {
+                    Kind::Redis => format!("sessions.url=redis://{}", proxy.address),
+                    _ => format!("store.url={}", postgres_url(proxy.address)),
+                });
+                proxies.push(proxy);
+            }
+            nodes.push(Node::new(number, program.clone(), settings));
+        }
         for node in &mut nodes {
             node.step_clock(0)?;
             node.start(&world).await?;

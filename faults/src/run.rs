@@ -13,8 +13,14 @@ use crate::scenarios::Scenario;
 use crate::{Cli, Failure, note, print};
 
 /// Every store, in both modes; the ones that take longest first.
-const RUNS: [(Kind, bool); 4] =
-    [(Kind::Postgres, false), (Kind::Postgres, true), (Kind::Sqlite, false), (Kind::Sqlite, true)];
+const RUNS: [(Kind, bool); 6] = [
+    (Kind::Postgres, false),
+    (Kind::Postgres, true),
+    (Kind::Redis, false),
+    (Kind::Redis, true),
+    (Kind::Sqlite, false),
+    (Kind::Sqlite, true),
+];
 
 /// A run that is to be made.
 struct Run {

@@ -9,11 +9,13 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::Failure;
-use crate::cluster::{BUFFER, Cluster, Kind, Store};
+use crate::cluster::{BUFFER, Cluster, Kind, Store, local};
 use crate::proxy::Way;
 
 /// What was committed this long ago is on the disk: three times `wal_writer_delay`, as PostgreSQL's manual has it.
 const POSTGRES_LOSES: Duration = Duration::from_millis(600);
+/// How far a replica may have been behind before it was cut off.
+const LAG: Duration = Duration::from_secs(1);
 /// A cut loses nothing that was there before it: only what was on its way.
 const ON_ITS_WAY: Option<Duration> = Some(Duration::ZERO);
 
@@ -24,6 +26,8 @@ pub(crate) enum Scenario {
     Calm,
     KillNodes,
     KillStore,
+    KillAccounts,
+    FailOver,
     Cut,
     Deaf,
     Slow,
@@ -49,6 +53,17 @@ impl Scenario {
                 Self::Pause,
                 Self::Storm,
             ],
+            Kind::Redis => &[
+                Self::KillNodes,
+                Self::FailOver,
+                Self::KillAccounts,
+                Self::Cut,
+                Self::Deaf,
+                Self::Slow,
+                Self::Clocks,
+                Self::Pause,
+                Self::Storm,
+            ],
             Kind::Sqlite => &[Self::KillNodes, Self::FullDisk],
         }
     }
@@ -58,6 +73,8 @@ impl Scenario {
             Self::Calm => "calm",
             Self::KillNodes => "kill-nodes",
             Self::KillStore => "kill-store",
+            Self::KillAccounts => "kill-accounts",
+            Self::FailOver => "fail-over",
             Self::Cut => "cut",
             Self::Deaf => "deaf",
             Self::Slow => "slow",
@@ -73,6 +90,8 @@ impl Scenario {
             Self::Calm => sleep(BUFFER).await,
             Self::KillNodes => kill_nodes(cluster, rng).await?,
             Self::KillStore => kill_store(cluster, rng).await?,
+            Self::KillAccounts => kill_accounts(cluster, rng).await?,
+            Self::FailOver => fail_over(cluster, rng).await?,
             Self::Cut => cut(cluster, rng).await?,
             Self::Deaf => deaf(cluster, rng).await?,
             Self::Slow => slow(cluster, rng).await?,
@@ -116,6 +135,49 @@ async fn kill_store(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure>
         wait(rng, 500..1_500).await;
     }
     Ok(())
+}
+
+/// The store of the accounts, which those who have a session do not need.
+async fn kill_accounts(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    let Store::Redis(redis) = &cluster.store else { return Ok(()) };
+    let fault = cluster.fault("the accounts' store was killed", None).await;
+    redis.accounts.kill();
+    wait(rng, 1_000..3_000).await;
+    Cluster::restart_postgres(&redis.accounts);
+    cluster.over(fault).await
+}
+
+/// The replica is cut off, the primary goes on taking rotations and dies, and the replica takes its place.
+async fn fail_over(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
+    for _ in 0..3 {
+        let Store::Redis(redis) = &mut cluster.store else { return Ok(()) };
+        let cut_off = cluster.world.now();
+        // It stands by itself: what the primary is given from now on never gets there.
+        promote(&redis.replica)?;
+        wait(rng, 300..1_500).await;
+        let mut fault = cluster.fault("Redis failed over", None).await;
+        let Store::Redis(redis) = &mut cluster.store else { return Ok(()) };
+        redis.primary.kill();
+        let gone = cluster.world.now();
+        fault.loses = Some(fault.from - cut_off + LAG);
+        wait(rng, 300..1_500).await;
+        fault.away = Some((gone, cluster.world.now()));
+        for proxy in &cluster.proxies {
+            proxy.turn_to(local(redis.replica.port));
+        }
+        let replica = baton_testkit::redis::Server::replica_of(redis.replica.port);
+        redis.primary = std::mem::replace(&mut redis.replica, replica);
+        cluster.over(fault).await?;
+        wait(rng, 500..1_500).await;
+    }
+    Ok(())
+}
+
+fn promote(replica: &baton_testkit::redis::Server) -> Result<(), Failure> {
+    match replica.says(&["REPLICAOF", "NO", "ONE"]).trim() {
+        "OK" => Ok(()),
+        said => Err(Failure::Server(format!("the replica is not promoted: {said}"))),
+    }
 }
 
 /// One node's way to the store, then everybody's.
@@ -169,7 +231,7 @@ async fn slow(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
     let io = Failure::io("the small disk");
     let loses = match cluster.store {
-        Store::Postgres(_) => Some(POSTGRES_LOSES),
+        Store::Postgres(_) | Store::Redis(_) => Some(POSTGRES_LOSES),
         // Whether SQLite has written something when it says that it cannot is not known.
         Store::Sqlite => ON_ITS_WAY,
     };
@@ -177,7 +239,7 @@ async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
     let mut ballast = fs::File::create(cluster.ballast()).map_err(&io)?;
     let other_work = match &cluster.store {
         Store::Postgres(server) => Some(tokio::spawn(fill_the_log(server.client().await))),
-        Store::Sqlite => None,
+        Store::Redis(_) | Store::Sqlite => None,
     };
     let begun = cluster.world.now();
     let lasts = Duration::from_millis(rng.u64(3_000..4_000));

@@ -1,7 +1,6 @@
 //! Throw-away Redis servers: one, one with replicas, a cluster of six, sentinels.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -68,7 +67,7 @@ impl Server {
         watch(std::process::id(), &folder);
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         for _ in 0..10 {
-            let port = free_port();
+            let port = crate::free_port();
             if let Some(child) = launch(program, &folder, port, &settings) {
                 return Self { port, folder, settings, child: Mutex::new(Some(child)) };
             }
@@ -147,7 +146,7 @@ pub fn shared_cluster() -> Vec<u16> {
                 let folder = folder.join(number.to_string());
                 std::fs::create_dir_all(&folder).expect("a folder");
                 // The nodes talk to each other on a port of their own.
-                let bus = free_port().to_string();
+                let bus = crate::free_port().to_string();
                 start_shared(
                     &folder,
                     &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"],
@@ -196,7 +195,7 @@ fn shared_by(what: &str, start: impl FnOnce(&Path) -> Vec<u16>) -> Vec<u16> {
 fn start_shared(folder: &Path, settings: &[&str]) -> u16 {
     let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
     for _ in 0..10 {
-        let port = free_port();
+        let port = crate::free_port();
         if launch(&["redis-server"], folder, port, &settings).is_some() {
             return port;
         }
@@ -254,10 +253,6 @@ fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("{what}: not there after 30 s");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port()
 }
 
 /// Ends the servers in a folder and removes their files when `owner` is gone, also if that was killed.
