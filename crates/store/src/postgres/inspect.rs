@@ -177,7 +177,7 @@ async fn about_the_schema(client: &Client, schema: &str, found: &mut Inspection)
     // As it would be written in a statement.
     let quoted = format!("\"{schema}\"");
     let rights = "SELECT coalesce(string_agg(c.relname::text, ', ' ORDER BY c.relname), ''),
-                      has_schema_privilege($1, 'USAGE')
+                      has_schema_privilege(to_regnamespace($1)::oid, 'USAGE')
                   FROM pg_class c
                   WHERE c.relnamespace = to_regnamespace($1) AND c.relkind = 'r' AND c.relname <> 'baton_schema'
                       AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')

@@ -50,6 +50,9 @@ use writer::{Durability, Writer};
 /// A clock that is behind the file by more than this is worth a line in the log.
 const NOTICEABLE_LAG: Duration = Duration::from_secs(5);
 
+/// A purge goes on for at most so many steps, however many sessions it meets that were renewed.
+const PURGE_STEPS: u32 = 10;
+
 /// Settings of a [`SqliteStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteOptions {
@@ -368,7 +371,20 @@ impl Store for SqliteStore {
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        self.writer.run("purge", Durability::Durable, move |tx| ops::purge(tx, limit)).await
+        let others = move |tx: &ops::Tx<'_>| Ok((ops::purge_sessions(tx, limit)?, ops::purge_others(tx, limit)?));
+        let ((mut looked_at, mut sessions), others) = self.writer.run("purge", Durability::Durable, others).await?;
+        // Again while some were put off, for a while; what waits for the writer gets its turn in between.
+        for _ in 1..PURGE_STEPS {
+            let left = limit - sessions;
+            if looked_at == 0 || left == 0 {
+                break;
+            }
+            let step = move |tx: &ops::Tx<'_>| ops::purge_sessions(tx, left);
+            let purged;
+            (looked_at, purged) = self.writer.run("purge", Durability::Durable, step).await?;
+            sessions += purged;
+        }
+        Ok(others + u64::from(sessions))
     }
 
     async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {

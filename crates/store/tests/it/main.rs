@@ -7,5 +7,6 @@ mod fixture;
 mod postgres;
 mod sqlite_migrate;
 mod sqlite_open;
+mod sqlite_purge;
 mod sqlite_writer;
 mod suite;
