@@ -1,7 +1,7 @@
 //! How much a session takes in each store: the figures of docs/stores.md.
 //!
 //! ```sh
-//! cargo run --release -p baton-store --all-features --example sizes -- 100000
+//! cargo run -p baton-store --all-features --example sizes -- 100000
 //! ```
 //!
 //! Fills a throw-away store of each kind with that many sessions, has each of them rotated, and asks the database before and
