@@ -118,7 +118,7 @@ async fn about_the_server(
 
     let (most, taken): (i64, i64) = (get(&row, 13)?, get(&row, 14)?);
     let wanted = options.connections + options.writers;
-    let shown = format!("{wanted} for each node; of {most}, {taken} are taken, this one included");
+    let shown = format!("{wanted} for each node; {taken} of {most} are taken, this one included");
     found.note_as("connections", json!({ "per_node": wanted, "max": most, "taken": taken }), shown);
 
     if get(&row, 7)? {
@@ -144,7 +144,7 @@ async fn about_the_server(
 
 /// How long a round trip takes, and how the clocks agree.
 async fn about_the_way(client: &Client, clock: &dyn Clock, found: &mut Inspection) -> Result<(), StoreError> {
-    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+    let sql = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
     let mut trips = Vec::new();
     for _ in 0..TRIPS {
         let (sent, asked_at) = (Instant::now(), clock.now());
@@ -157,17 +157,14 @@ async fn about_the_way(client: &Client, clock: &dyn Clock, found: &mut Inspectio
     let median = trips[TRIPS / 2].0;
     found.note_as("round trip ms", millis(median), format!("{:.2}", millis(median)));
     let (quickest, ahead) = trips[0];
-    let unsure = quickest.as_millis() / 2 + 1;
-    found.note_as(
-        "clock ahead ms",
-        ahead,
-        match ahead {
-            0 => format!("0: PostgreSQL's clock agrees with this machine's (± {unsure})"),
-            1.. => format!("{ahead}: PostgreSQL's clock is ahead of this machine's (± {unsure})"),
-            ..0 => format!("{ahead}: PostgreSQL's clock is behind this machine's (± {unsure})"),
-        },
-    );
-    if ahead.unsigned_abs() > NOTICEABLE.as_millis() as u64 {
+    let (apart, unsure) = (u128::from(ahead.unsigned_abs()), quickest.as_millis() / 2 + 1);
+    let how = match ahead {
+        _ if apart <= unsure => "agrees with",
+        1.. => "is ahead of",
+        _ => "is behind",
+    };
+    found.note_as("clock ahead ms", ahead, format!("{ahead} ± {unsure}: PostgreSQL's clock {how} this machine's"));
+    if apart > NOTICEABLE.as_millis() {
         found.warn("the clocks disagree; sessions go by PostgreSQL's, logs and webhooks by this machine's");
     }
     Ok(())

@@ -12,8 +12,8 @@
 //! - While PostgreSQL is away, operations are answered [`StoreError::Unavailable`] after a second. A connection that was
 //!   lost between a write and its answer is [`StoreError::Uncertain`]. Connections are made anew with growing pauses.
 //!
-//! It needs PostgreSQL 13 or later, a database in UTF-8, and a role that may create a schema there, or owns one. Nothing
-//! but its own schema is touched. What is in it holds password hashes, and neither tokens nor keys.
+//! It needs PostgreSQL 13 or later, a database in UTF-8, and a role that may create a schema there, or owns one; for a server,
+//! one that may read and write is enough ([`PostgresOptions::migrate`]). Nothing but its own schema is touched. What is in it holds password hashes, and neither tokens nor keys.
 
 mod error;
 mod inspect;

@@ -27,7 +27,8 @@ const NOTICEABLE: Duration = Duration::from_secs(5);
 pub(super) async fn inspect(path: &Path, options: SqliteOptions, clock: Arc<dyn Clock>) -> Inspection {
     let mut found = Inspection::default();
     found.note("kind", "sqlite");
-    found.note("where", path.display().to_string());
+    let shown = std::path::absolute(path);
+    found.note("where", shown.as_deref().unwrap_or(path).display().to_string());
     found.note("version", rusqlite::version());
     found.note("encryption", "none; the file's permissions protect it");
     if let Err(error) = look(path, options, clock, &mut found).await {
