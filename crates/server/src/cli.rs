@@ -3,11 +3,16 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use baton_store::clock::SystemClock;
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
+use tracing::Level;
 
-use crate::config::{Config, DEFAULT_FILE, Problems, Sources};
-use crate::{StartError, keys, openapi, run};
+use crate::config::{Config, DEFAULT_FILE, LogConfig, Problems, Sources, StoreConfig};
+use crate::store_check::Report;
+use crate::{StartError, keys, logging, migrate, openapi, run};
 
 /// Authentication with access tokens that change on every request.
 #[derive(Debug, Parser)]
@@ -23,6 +28,17 @@ enum Command {
     Dev(Dev),
     /// Run the server
     Serve(Files),
+    /// Bring the schema of the store up to date, say what was done, and end. Needs neither keys nor mail; several at once are safe
+    Migrate {
+        /// Change nothing; exit code 0 if nothing is to be done, 1 otherwise
+        #[arg(long)]
+        check: bool,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Look at the store
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -54,6 +70,19 @@ struct Files {
     /// Change a setting (`baton config print` lists them); may be given more than once
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Say what the store is, how far away, how it keeps what it is given, and whether a server could work with it (exit code 0)
+    /// or not (1). Changes nothing
+    Check {
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        files: Files,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,7 +131,7 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     match perform(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             // Nothing is left to be done if stderr is closed.
             let _ = writeln!(io::stderr(), "baton: {failure}");
@@ -111,8 +140,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn perform(command: Command) -> Result<(), Failure> {
-    match command {
+fn perform(command: Command) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Migrate { check, files } => return bring_up_to_date(&sources_of(files), check),
+        Command::Store(StoreCommand::Check { json, files }) => return check_store(&sources_of(files), json),
         Command::Dev(dev) => run::dev(&sources_of_dev(&dev), Path::new(&dev.data_dir)),
         Command::Serve(files) => run::serve(&sources_of(files)),
         Command::Config(ConfigCommand::Check(files)) => check(&sources_of(files)),
@@ -123,7 +154,36 @@ fn perform(command: Command) -> Result<(), Failure> {
             let added = keys::add(&file)?;
             print(&format!("{added}\n"))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn bring_up_to_date(sources: &Sources, only_look: bool) -> Result<ExitCode, Failure> {
+    let (store, runtime) = store_without_server(sources)?;
+    let was = runtime
+        .block_on(async { if only_look { migrate::look(&store).await } else { migrate::migrate(&store).await } });
+    let was = was.map_err(StartError::Store)?;
+    print(&migrate::told(was, !only_look))?;
+    Ok(exit_code(!only_look || was.are_complete()))
+}
+
+fn check_store(sources: &Sources, json: bool) -> Result<ExitCode, Failure> {
+    let (store, runtime) = store_without_server(sources)?;
+    let report = runtime.block_on(Report::of(&store, Arc::new(SystemClock::new())));
+    print(&if json { format!("{:#}\n", report.json()) } else { report.text() })?;
+    Ok(exit_code(report.is_usable()))
+}
+
+fn store_without_server(sources: &Sources) -> Result<(StoreConfig, Runtime), Failure> {
+    let (store, log) = Config::load_store(sources)?;
+    // What the report says need not be said twice.
+    logging::init(LogConfig { level: Level::ERROR, ..log });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok((store, runtime.map_err(|error| Failure::Io("threads", error))?))
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn check(sources: &Sources) -> Result<(), Failure> {

@@ -16,11 +16,13 @@ pub mod keys;
 mod listen;
 pub mod logging;
 mod mailbox;
+mod migrate;
 mod openapi;
 mod purge;
 mod run;
 mod start;
 mod store;
+mod store_check;
 mod webhooks;
 
 pub use config::{Config, Problems, Sources};

@@ -16,8 +16,10 @@ pub mod clock;
 pub mod conformance;
 #[cfg(feature = "conformance")]
 pub mod faulty;
+pub mod inspection;
 #[cfg(feature = "memory")]
 pub mod memory;
+pub mod migrations;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]

@@ -1,6 +1,7 @@
 //! Throw-away PostgreSQL servers.
 
 use std::fs::File;
+use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt as _, parent_id};
 use std::path::{Path, PathBuf};
@@ -156,6 +157,59 @@ impl Drop for Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// A PgBouncer that is running, with `pool_mode = transaction`.
+#[derive(Debug)]
+pub struct PgBouncer {
+    /// On 127.0.0.1.
+    pub port: u16,
+    child: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    /// Before the server on this port. It has fewer connections to that than a store has to it, so that each statement may meet
+    /// another one.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn before(server: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        give(folder.path());
+        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port();
+        let settings = format!(
+            "[databases]\npostgres = host=127.0.0.1 port={server} dbname=postgres user=baton\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
+             max_client_conn = 500\n"
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).expect("write");
+        let child = unprivileged(&mut Command::new("pgbouncer"))
+            .arg(&file)
+            .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("pgbouncer: {error}. Install it: apt-get install -y pgbouncer"));
+        let started = Self { port, child, _folder: folder };
+        for _ in 0..200 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return started;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("PgBouncer is not ready after 10 s");
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

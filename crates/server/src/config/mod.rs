@@ -90,6 +90,20 @@ impl Config {
         Ok(Self { realms, server, store, keys, mail, events, log, values })
     }
 
+    /// Reads and checks where accounts and sessions are and what is logged, and nothing else: for what is done to the store without
+    /// a server, by somebody who need not have the server's other secrets.
+    ///
+    /// # Errors
+    /// Everything that is unknown, and of these two parts what is of the wrong type or out of range.
+    pub fn load_store(sources: &Sources) -> Result<(StoreConfig, LogConfig), Problems> {
+        let mut problems = Problems::default();
+        let values = Values::read(sources, &mut problems);
+        let mut reader = Reader::new(&values, problems);
+        let (store, log) = (store::read(&mut reader), log::read(&mut reader));
+        reader.into_problems().into_result()?;
+        Ok((store, log))
+    }
+
     /// What is wrong with the keys that it names, as a complaint about the setting.
     pub(crate) fn about_keys(&self, error: &KeysError) -> Problem {
         complaint(&self.values, None, "keys.file", error)

@@ -32,6 +32,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> StoreConfig {
     options.readers = reader.number("store.readers", 1..=64);
     options.cache_kib = reader.number("store.cache_kib", 64..=4 * 1024 * 1024);
     options.queue = reader.number("store.queue", 1..=1_000_000);
+    options.migrate = reader.flag("store.migrate");
     let (connections, writers) = (reader.number("store.connections", 1..=64), reader.number("store.writers", 1..=64));
     let url = reader.text(URL);
     if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
@@ -46,6 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> StoreConfig {
     match PostgresOptions::from_url(&url) {
         Ok(mut postgres) => {
             (postgres.connections, postgres.writers) = (connections, writers);
+            postgres.migrate = options.migrate;
             StoreConfig::Postgres(Box::new(postgres))
         }
         Err(error) => {

@@ -8,7 +8,11 @@ const README: &str = include_str!("../../../../README.md");
 
 #[test]
 fn the_session_of_the_readme_is_real() {
-    let baton = Baton::dev(&[]);
+    follow(&Baton::dev(&[]));
+}
+
+/// Does what the README does, with this server.
+pub fn follow(baton: &Baton) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sessions = README.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
     let mut steps = 0;

@@ -103,6 +103,11 @@ impl Connector {
 }
 
 impl Wire {
+    /// Whether nothing may be left behind in it.
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.prepared.is_none()
+    }
+
     async fn run(
         &self,
         query: &'static Query,

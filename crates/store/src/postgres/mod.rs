@@ -12,10 +12,11 @@
 //! - While PostgreSQL is away, operations are answered [`StoreError::Unavailable`] after a second. A connection that was
 //!   lost between a write and its answer is [`StoreError::Uncertain`]. Connections are made anew with growing pauses.
 //!
-//! It needs PostgreSQL 13 or later, a database in UTF-8, and a role that may create a schema there, or owns one. Nothing
-//! but its own schema is touched. What is in it holds password hashes, and neither tokens nor keys.
+//! It needs PostgreSQL 13 or later, a database in UTF-8, and a role that may create a schema there, or owns one; for a server,
+//! one that may read and write is enough ([`PostgresOptions::migrate`]). Nothing but its own schema is touched. What is in it holds password hashes, and neither tokens nor keys.
 
 mod error;
+mod inspect;
 mod link;
 mod options;
 mod queries;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use baton_core::attempts::{AttemptName, AttemptRule, Counted};
-use baton_core::clock::{Timestamp, millis};
+use baton_core::clock::{Clock, Timestamp, millis};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
@@ -52,6 +53,9 @@ use error::{NAME, unreadable, unusable};
 use link::{Connector, Links};
 use queries::Query;
 use values::{Id, encode};
+
+use crate::inspection::Inspection;
+use crate::migrations::Migrations;
 
 /// How often a node that is in use has the time kept.
 const TICK: Duration = Duration::from_millis(500);
@@ -80,12 +84,12 @@ impl Time {
 }
 
 impl PostgresStore {
-    /// Connects, and brings the schema up to date; several nodes may do this at once. Further connections are made as time
-    /// goes on. Needs a tokio runtime.
+    /// Connects, and brings the schema up to date, if that is what the options say; several nodes may do this at once. Further
+    /// connections are made as time goes on. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`] if the schema belongs to another application or was written by a newer version;
-    /// [`StoreError::Unavailable`] if PostgreSQL cannot be reached or lets nobody in.
+    /// [`StoreError::Unusable`] if the schema belongs to another application, was written by a newer version, or is not up to
+    /// date and may not be changed; [`StoreError::Unavailable`] if PostgreSQL cannot be reached or lets nobody in.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         options.check_schema()?;
         if options.is_exposed() {
@@ -94,15 +98,47 @@ impl PostgresStore {
                  URL, or sslmode=disable if the network is yours alone"
             );
         }
-        let schema = options.schema.clone();
+        let (schema, migrate) = (options.schema.clone(), options.migrate);
         let connector = Arc::new(Connector::new(options)?);
-        let unreachable = |error| StoreError::Unavailable { store: NAME, cause: Box::new(error) };
         let (mut wire, driver) = connector.connect().await.map_err(unreachable)?;
-        schema::migrate(&mut wire.client, &schema).await?;
+        if migrate {
+            schema::migrate(&mut wire.client, &schema).await?;
+        } else {
+            schema::require(&mut wire.client, &schema).await?;
+        }
         let links = Arc::new(Links::start(connector, (wire, driver)));
         let time = Arc::new(Time { seen: AtomicI64::new(0), used: AtomicBool::new(true) });
         tokio::spawn(keep_time(Arc::downgrade(&links), time.clone()));
         Ok(Self { links, time, schema })
+    }
+
+    /// Brings the schema up to date, whatever [`PostgresOptions::migrate`] says, and answers how far it was. Several may do this
+    /// at once. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migrate(options: PostgresOptions) -> Result<Migrations, StoreError> {
+        options.check_schema()?;
+        let schema = options.schema.clone();
+        let (mut wire, _) = Connector::new(options)?.connect().await.map_err(unreachable)?;
+        schema::migrate(&mut wire.client, &schema).await
+    }
+
+    /// How far the schema is. Changes nothing. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migrations(options: PostgresOptions) -> Result<Migrations, StoreError> {
+        options.check_schema()?;
+        let schema = options.schema.clone();
+        let (mut wire, _) = Connector::new(options)?.connect().await.map_err(unreachable)?;
+        schema::look(&mut wire.client, &schema).await
+    }
+
+    /// What an operator may want to know of the store that these options name, and whether a server could work with it. Changes
+    /// nothing, and counts no rows. `clock`: this machine's. Needs a tokio runtime.
+    pub async fn inspect(options: PostgresOptions, clock: &dyn Clock) -> Inspection {
+        inspect::inspect(options, clock).await
     }
 
     /// Waits for what is on its way and ends the connections. Operations that come later are answered
@@ -128,6 +164,10 @@ impl PostgresStore {
     ) -> Result<T, StoreError> {
         self.row(query, params).await?.try_get(0).map_err(unreadable(query.name))
     }
+}
+
+fn unreachable(error: PostgresError) -> StoreError {
+    StoreError::Unavailable { store: NAME, cause: Box::new(error) }
 }
 
 /// Until the store is closed or dropped.

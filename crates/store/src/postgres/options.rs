@@ -42,6 +42,9 @@ pub struct PostgresOptions {
     pub ssl_root_cert: Option<PathBuf>,
     /// The schema that holds the tables. Default `baton`. Letters a–z, digits and `_`, at most 63.
     pub schema: String,
+    /// Whether opening brings the schema up to date. Default true. If not, a schema that is not is refused: for a role that may
+    /// not change it, beside [`PostgresStore::migrate`](super::PostgresStore::migrate) with one that may.
+    pub migrate: bool,
     /// Connections for what does not wait for the disk: reads and rotations. 1 to 64, default 4. Each carries many requests
     /// at once.
     pub connections: usize,
@@ -76,6 +79,7 @@ impl PostgresOptions {
             ssl_mode: SslMode::default(),
             ssl_root_cert: None,
             schema: "baton".to_owned(),
+            migrate: true,
             connections: 4,
             writers: 4,
             pooler: Pooler::default(),
@@ -121,6 +125,22 @@ impl PostgresOptions {
             options.server.application_name("baton");
         }
         Ok(options)
+    }
+
+    /// Where the server is, as somebody would say it. No password is in it.
+    pub(super) fn place(&self) -> String {
+        let ports = self.server.get_ports();
+        let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+        let hosts = self.server.get_hosts().iter().enumerate().map(|(index, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(index)),
+            Host::Unix(folder) => format!("{}, port {}", folder.display(), port(index)),
+        });
+        let hosts = hosts.collect::<Vec<_>>().join(", ");
+        if !hosts.is_empty() {
+            return hosts;
+        }
+        let addresses = self.server.get_hostaddrs().iter().enumerate();
+        addresses.map(|(index, ip)| format!("{ip} port {}", port(index))).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the way to the server is open to whoever can change what goes over it, and nobody has said that it may be.

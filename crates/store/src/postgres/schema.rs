@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::error::{doing, unreadable, unusable};
 use super::queries::in_schema;
+use crate::migrations::Migrations;
 
 /// Each entry brings the schema from its index to the next number. Released entries are never changed, and a function that
 /// was released keeps its signature: nodes of the version before go on calling it while the next one is rolled out.
@@ -28,13 +29,27 @@ enum Identity {
     Other,
 }
 
-/// Makes the migrations that are missing, all or none. Several nodes may do this at once.
-pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<(), StoreError> {
+/// How far it is. Changes nothing.
+pub(super) async fn look(client: &mut Client, schema: &str) -> Result<Migrations, StoreError> {
+    let tx = client.transaction().await.map_err(doing("look at the schema"))?;
+    identify(&tx, schema).await?.check(schema)
+}
+
+/// Refuses a schema that is not up to date.
+pub(super) async fn require(client: &mut Client, schema: &str) -> Result<(), StoreError> {
+    check_server(client).await?;
+    let migrations = look(client, schema).await?;
+    if migrations.are_complete() { Ok(()) } else { Err(unusable(migrations.missing(format!("the schema {schema}")))) }
+}
+
+/// Makes the migrations that are missing, all or none, and answers how far it was. Several nodes may do this at once.
+pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<Migrations, StoreError> {
     check_server(client).await?;
     let failed = || doing("migrate");
     let tx = client.transaction().await.map_err(failed())?;
-    if identify(&tx, schema).await?.check(schema)? == MIGRATIONS.len() {
-        return Ok(());
+    let before = identify(&tx, schema).await?.check(schema)?;
+    if before.are_complete() {
+        return Ok(before);
     }
     // The others wait here. The time-out for statements is for statements that somebody waits for.
     tx.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'").await.map_err(failed())?;
@@ -42,20 +57,20 @@ pub(super) async fn migrate(client: &mut Client, schema: &str) -> Result<(), Sto
     tx.query_typed(lock, &[(&LOCK, Type::INT4), (&schema, Type::TEXT)]).await.map_err(failed())?;
     // Looked at again, now that nobody else can change it.
     let identity = identify(&tx, schema).await?;
-    let done = identity.check(schema)?;
+    let before = identity.check(schema)?;
     if matches!(identity, Identity::Missing) {
         tx.batch_execute(&format!("CREATE SCHEMA \"{schema}\"")).await.map_err(failed())?;
     }
-    for (number, migration) in (1..).zip(MIGRATIONS).skip(done) {
+    for (number, migration) in (1..).zip(MIGRATIONS).skip(before.made) {
         tx.batch_execute(&in_schema(migration, schema)).await.map_err(failed())?;
         let note: Cow<'_, str> = in_schema("INSERT INTO baton.baton_schema (version) VALUES ($1)", schema);
         tx.query_typed(&note, &[(&number, Type::INT4)]).await.map_err(failed())?;
     }
     tx.commit().await.map_err(failed())?;
-    if done < MIGRATIONS.len() {
-        tracing::info!(from = done, to = MIGRATIONS.len(), "database schema brought up to date");
+    if !before.are_complete() {
+        tracing::info!(from = before.made, to = before.known, "database schema brought up to date");
     }
-    Ok(())
+    Ok(before)
 }
 
 /// Whether the server is one that this store can trust its data to.
@@ -100,10 +115,11 @@ async fn identify(tx: &Transaction<'_>, schema: &str) -> Result<Identity, StoreE
 
 impl Identity {
     /// How many migrations have been made.
-    fn check(&self, schema: &str) -> Result<usize, StoreError> {
+    fn check(&self, schema: &str) -> Result<Migrations, StoreError> {
+        let of = |made| Migrations { made, known: MIGRATIONS.len() };
         match self {
-            Self::Missing | Self::Blank => Ok(0),
-            Self::Ours(version) if *version <= MIGRATIONS.len() => Ok(*version),
+            Self::Missing | Self::Blank => Ok(of(0)),
+            Self::Ours(version) if *version <= MIGRATIONS.len() => Ok(of(*version)),
             Self::Ours(version) => Err(unusable(format!(
                 "the schema {schema} has version {version}, and this version of baton knows up to {}; use a newer one",
                 MIGRATIONS.len()

@@ -189,11 +189,14 @@ impl<R: Registry> Store for RedisStore<R> {
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let others = self.registry.purge_others(limit).await?;
         let mut purged = 0;
-        while purged < limit {
+        // Those that are put off count as looked at: a round has an end.
+        let mut looked_at = 0;
+        while purged < limit && looked_at < limit.saturating_mul(10) {
             let due = self.registry.due((limit - purged).min(PURGED_TOGETHER)).await?;
             if due.is_empty() {
                 break;
             }
+            looked_at = looked_at.saturating_add(PURGED_TOGETHER);
             let ended = due.iter().map(|(account, client)| self.purge_one(*account, *client));
             purged += try_join_all(ended).await?.into_iter().map(u32::from).sum::<u32>();
         }

@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::{doing, is_busy, unavailable, unusable};
 use super::{SqliteOptions, schema};
+use crate::migrations::Migrations;
 
 /// Prepared statements kept per connection: all that there are.
 const STATEMENTS: usize = 64;
@@ -38,20 +39,16 @@ pub(super) fn locate(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// The connection that writes, to a file that is ours and up to date.
 pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection, StoreError> {
-    create(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(about(path, "open"))?;
-    connection.busy_timeout(busy_timeout(options)).map_err(about(path, "open"))?;
-    if connection.is_readonly("main").map_err(about(path, "open"))? {
-        return Err(unavailable(format!("{} may not be written by this user", path.display())));
-    }
-    // Before anything is changed: another application's file is not to be touched.
-    // In one transaction, so that it is not looked at half before and half after another process sets it up.
-    let reading = connection.transaction().map_err(about(path, "read"))?;
-    schema::identify(&reading).map_err(about(path, "read"))?.check(path)?;
-    drop(reading);
-    enter_wal(&connection, path, options)?;
-    schema::migrate(&mut connection, path)?;
+    let connection = if options.migrate {
+        migrate(path, options)?.1
+    } else {
+        let (migrations, connection) = look(path, options)?;
+        let connection = connection.filter(|_| migrations.are_complete());
+        let connection = connection.ok_or_else(|| unusable(migrations.missing(path.display())))?;
+        warn_if_others_can_read(path);
+        enter_wal(&connection, path, options)?;
+        connection
+    };
     settings(&connection, options)
         .and_then(|()| {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -65,6 +62,39 @@ pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connec
         })
         .map_err(about(path, "open"))?;
     Ok(connection)
+}
+
+/// Makes the file if there is none and the migrations that are missing; how far it was.
+pub(super) fn migrate(path: &Path, options: &SqliteOptions) -> Result<(Migrations, Connection), StoreError> {
+    create(path)?;
+    // Before anything is changed: another application's file is not to be touched.
+    let (_, mut connection) = connect(path, options)?;
+    enter_wal(&connection, path, options)?;
+    let before = schema::migrate(&mut connection, path)?;
+    Ok((before, connection))
+}
+
+/// How far the file is, and a connection if there is one. Changes nothing.
+pub(super) fn look(path: &Path, options: &SqliteOptions) -> Result<(Migrations, Option<Connection>), StoreError> {
+    if !path.exists() {
+        return Ok((schema::Identity::Blank.check(path)?, None));
+    }
+    connect(path, options).map(|(migrations, connection)| (migrations, Some(connection)))
+}
+
+/// To a file that is ours and that this user may write.
+fn connect(path: &Path, options: &SqliteOptions) -> Result<(Migrations, Connection), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(about(path, "open"))?;
+    connection.busy_timeout(busy_timeout(options)).map_err(about(path, "open"))?;
+    if connection.is_readonly("main").map_err(about(path, "open"))? {
+        return Err(unavailable(format!("{} may not be written by this user", path.display())));
+    }
+    // In one transaction, so that it is not looked at half before and half after another process sets it up.
+    let reading = connection.transaction().map_err(about(path, "read"))?;
+    let migrations = schema::identify(&reading).map_err(about(path, "read"))?.check(path)?;
+    drop(reading);
+    Ok((migrations, connection))
 }
 
 /// A connection that reads and does not wait: [`super::readers`] decides where waiting is done.

@@ -15,6 +15,7 @@
 
 mod error;
 mod file;
+mod inspect;
 mod ops;
 mod readers;
 mod rows;
@@ -39,6 +40,8 @@ use baton_core::token::ClientId;
 
 pub use error::SqliteError;
 
+use crate::inspection::Inspection;
+use crate::migrations::Migrations;
 use crate::registry::Registry;
 use crate::time::StoreTime;
 use ops::Unchanged;
@@ -47,6 +50,9 @@ use writer::{Durability, Writer};
 
 /// A clock that is behind the file by more than this is worth a line in the log.
 const NOTICEABLE_LAG: Duration = Duration::from_secs(5);
+
+/// A purge goes on for at most so many steps, however many sessions it meets that were renewed.
+const PURGE_STEPS: u32 = 10;
 
 /// Settings of a [`SqliteStore`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +66,14 @@ pub struct SqliteOptions {
     pub cache_kib: u32,
     /// Writes that may wait for the writer; at least 1. Default 1024. When it is full, callers wait for room in turn.
     pub queue: usize,
+    /// Whether opening makes the file and brings its schema up to date. Default true. If not, a file that is not up to date is
+    /// refused: for whoever does that with [`SqliteStore::migrate`].
+    pub migrate: bool,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(2), readers: 4, cache_kib: 8 * 1024, queue: 1024 }
+        Self { busy_timeout: Duration::from_secs(2), readers: 4, cache_kib: 8 * 1024, queue: 1024, migrate: true }
     }
 }
 
@@ -95,15 +104,15 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it if there is none, and brings its schema up to date. The folder has to exist and to be
-    /// writable. Blocks for as long as that takes.
+    /// Opens the file, and, if that is what the options say, makes it if there is none and brings its schema up to date. The
+    /// folder has to exist and to be writable. Blocks for as long as that takes.
     ///
     /// The store's time is that of `clock`, but never before what the file holds: after a restart with a wall clock that
     /// was set back, time goes on from where it was, at half its pace, until the clock has caught up.
     ///
     /// # Errors
-    /// [`StoreError::Unusable`] if the file is not a database, belongs to another application, or was written by a newer
-    /// version; [`StoreError::Unavailable`] if it cannot be reached, written or locked.
+    /// [`StoreError::Unusable`] if the file is not a database, belongs to another application, was written by a newer version,
+    /// or is not up to date and may not be changed; [`StoreError::Unavailable`] if it cannot be reached, written or locked.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let path = file::locate(path.as_ref())?;
         let connection = file::open_writer(&path, &options)?;
@@ -119,6 +128,31 @@ impl SqliteStore {
         let readers = Arc::new(Readers::open(&path, &options)?);
         let writer = Writer::start(connection, time.clone(), readers.clone(), &options)?;
         Ok(Self { path, time, readers, writer })
+    }
+
+    /// Makes the file if there is none and brings its schema up to date, whatever [`SqliteOptions::migrate`] says, and answers
+    /// how far it was. Several processes may do this at once. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn migrate(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Migrations, StoreError> {
+        let path = file::locate(path.as_ref())?;
+        file::migrate(&path, options).map(|(before, _)| before)
+    }
+
+    /// How far the schema of the file is. Makes and changes nothing. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn migrations(path: impl AsRef<Path>, options: &SqliteOptions) -> Result<Migrations, StoreError> {
+        let path = file::locate(path.as_ref())?;
+        file::look(&path, options).map(|(migrations, _)| migrations)
+    }
+
+    /// What an operator may want to know of this file, and whether a server could work with it. Makes and changes nothing.
+    /// `clock`: this machine's.
+    pub async fn inspect(path: impl AsRef<Path>, options: SqliteOptions, clock: Arc<dyn Clock>) -> Inspection {
+        inspect::inspect(path.as_ref(), options, clock).await
     }
 
     /// Where the file is.
@@ -334,7 +368,20 @@ impl Store for SqliteStore {
     }
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
-        self.writer.run("purge", Durability::Durable, move |tx| ops::purge(tx, limit)).await
+        let others = move |tx: &ops::Tx<'_>| Ok((ops::purge_sessions(tx, limit)?, ops::purge_others(tx, limit)?));
+        let ((mut looked_at, mut sessions), others) = self.writer.run("purge", Durability::Durable, others).await?;
+        // Again while some were put off, for a while; what waits for the writer gets its turn in between.
+        for _ in 1..PURGE_STEPS {
+            let left = limit - sessions;
+            if looked_at == 0 || left == 0 {
+                break;
+            }
+            let step = move |tx: &ops::Tx<'_>| ops::purge_sessions(tx, left);
+            let purged;
+            (looked_at, purged) = self.writer.run("purge", Durability::Durable, step).await?;
+            sessions += purged;
+        }
+        Ok(others + u64::from(sessions))
     }
 
     async fn purge_events(&self, age: Duration, limit: u32) -> Result<u64, StoreError> {

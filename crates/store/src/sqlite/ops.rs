@@ -409,34 +409,53 @@ pub(super) fn settle(tx: &Tx<'_>, id: i64, attempt: u32, outcome: Outcome) -> ru
     .map(drop)
 }
 
-/// How many there were, up to `limit` of each.
-pub(super) fn purge(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
-    let sessions = tx.execute(
-        "DELETE FROM sessions WHERE client IN (
-             SELECT client FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-        params![tx.time.now().as_millis(), limit],
-    )?;
-    Ok(sessions as u64 + purge_others(tx, limit)?)
+const PURGE_SESSIONS: &str = "
+    DELETE FROM sessions WHERE expires_at <= ?1 AND client IN (
+        SELECT client FROM sessions WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2)";
+
+/// What that has left of those that it looked at.
+const PUT_OFF_SESSIONS: &str = "
+    UPDATE sessions SET purge_at = expires_at WHERE client IN (
+        SELECT client FROM sessions WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2)";
+
+/// Looks at up to `limit` sessions that were to expire by now, and removes those that have: how many there were of each. One
+/// that has been renewed meanwhile is put off.
+pub(super) fn purge_sessions(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<(u32, u32)> {
+    let now = tx.time.now().as_millis();
+    let purged = tx.execute(PURGE_SESSIONS, params![now, limit])? as u32;
+    let put_off = tx.execute(PUT_OFF_SESSIONS, params![now, limit - purged])? as u32;
+    Ok((purged + put_off, purged))
 }
 
-/// The same without sessions.
+const EXPIRED: [&str; 2] = [
+    "DELETE FROM one_time_tokens WHERE id IN (
+         SELECT id FROM one_time_tokens WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+    "DELETE FROM attempts WHERE name IN (
+         SELECT name FROM attempts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+];
+
+/// How many there were, up to `limit` of each, besides sessions.
 pub(super) fn purge_others(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
-    const EXPIRED: [&str; 2] = [
-        "DELETE FROM one_time_tokens WHERE id IN (
-             SELECT id FROM one_time_tokens WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-        "DELETE FROM attempts WHERE name IN (
-             SELECT name FROM attempts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    ];
     let now = tx.time.now().as_millis();
     EXPIRED.iter().map(|sql| tx.execute(sql, params![now, limit]).map(|purged| purged as u64)).sum()
 }
 
 /// Takes over when a session was last seen and when it ends.
 pub(super) fn note(tx: &Tx<'_>, session: &Session) -> rusqlite::Result<()> {
-    let (seen, ends) = (session.last_seen_at.as_millis(), session.expires_at.as_millis());
-    let sql =
-        "UPDATE sessions SET last_seen_at = max(last_seen_at, ?2), expires_at = max(expires_at, ?3) WHERE client = ?1";
-    tx.execute(sql, params![session.client.as_bytes(), seen, ends]).map(drop)
+    tx.execute(
+        "UPDATE sessions SET
+             last_seen_at = max(last_seen_at, ?2),
+             expires_at = max(expires_at, ?3),
+             purge_at = CASE WHEN purge_at <= ?4 THEN max(expires_at, ?3) ELSE purge_at END
+         WHERE client = ?1",
+        params![
+            session.client.as_bytes(),
+            session.last_seen_at.as_millis(),
+            session.expires_at.as_millis(),
+            tx.time.now().as_millis(),
+        ],
+    )
+    .map(drop)
 }
 
 /// How many there were, up to `limit`.
@@ -481,9 +500,9 @@ pub(super) fn keep_time(tx: &Tx<'_>) -> rusqlite::Result<()> {
 fn insert_session(tx: &Tx<'_>, account: AccountId, new: &NewSession, now: Timestamp) -> rusqlite::Result<Session> {
     let session = Session::new(new.client, account, now, new.renewal);
     tx.execute(
-        "INSERT INTO sessions (client, account, generation, handed_out_at, confirmed, created_at, expires_at,
+        "INSERT INTO sessions (client, account, generation, handed_out_at, confirmed, created_at, expires_at, purge_at,
                                last_seen_at, user_agent, ip)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10)",
         params![
             session.client.as_bytes(),
             session.account.0,
@@ -498,4 +517,24 @@ fn insert_session(tx: &Tx<'_>, account: AccountId, new: &NewSession, now: Timest
         ],
     )?;
     Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However large the tables are.
+    #[test]
+    fn a_purge_finds_what_has_expired_by_an_index() {
+        let mut connection = Connection::open_in_memory().expect("open");
+        crate::sqlite::schema::migrate(&mut connection, std::path::Path::new("")).expect("migrate");
+        let statements = [PURGE_SESSIONS, PUT_OFF_SESSIONS].into_iter().chain(EXPIRED);
+        for sql in statements {
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+            let steps = plan.query_map(params![0, 0], |row| row.get::<_, String>(3)).expect(sql);
+            let steps: Vec<String> = steps.collect::<Result<_, _>>().expect(sql);
+            assert!(steps.iter().any(|step| step.contains("INDEX") && step.contains("_at<?)")), "{sql}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP")), "{sql}: {steps:?}");
+        }
+    }
 }

@@ -146,7 +146,7 @@ pub(super) fn due_sessions(
     limit: u32,
 ) -> rusqlite::Result<Vec<(AccountId, ClientId)>> {
     connection
-        .prepare_cached("SELECT account, client FROM sessions WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2")?
+        .prepare_cached("SELECT account, client FROM sessions WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2")?
         .query_map([now.as_millis(), limit.into()], |row| {
             Ok((AccountId(row.get(0)?), ClientId::from_bytes(row.get(1)?)))
         })?

@@ -7,6 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::unusable;
 use super::file::about;
+use crate::migrations::Migrations;
 
 /// "BATN": marks a file as ours.
 const APPLICATION_ID: i32 = 0x4241_544e;
@@ -111,6 +112,15 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX outbox_by_due ON outbox (due_at);
     CREATE INDEX outbox_by_event ON outbox (event) WHERE event IS NOT NULL;
     ",
+    // `purge_at` is never after `expires_at`, and a rotation leaves it alone: an index on what a rotation changes has to be
+    // written to by each of them. The default is for processes of the version before, which go on while this one starts: a
+    // session of theirs is looked at by the next purge and put off.
+    "
+    ALTER TABLE sessions ADD COLUMN purge_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE sessions SET purge_at = expires_at;
+    DROP INDEX sessions_by_expiry;
+    CREATE INDEX sessions_by_purge ON sessions (purge_at);
+    ",
 ];
 
 /// What a file says that it is.
@@ -137,10 +147,11 @@ pub(super) fn identify(connection: &Connection) -> rusqlite::Result<Identity> {
 
 impl Identity {
     /// How many migrations have been made.
-    pub(super) fn check(self, path: &Path) -> Result<usize, StoreError> {
+    pub(super) fn check(self, path: &Path) -> Result<Migrations, StoreError> {
+        let of = |made| Migrations { made, known: MIGRATIONS.len() };
         match self {
-            Self::Blank => Ok(0),
-            Self::Ours(version) if version <= MIGRATIONS.len() => Ok(version),
+            Self::Blank => Ok(of(0)),
+            Self::Ours(version) if version <= MIGRATIONS.len() => Ok(of(version)),
             Self::Ours(version) => Err(unusable(format!(
                 "{} has schema {version}, and this version of baton knows up to {}; use a newer one",
                 path.display(),
@@ -151,19 +162,20 @@ impl Identity {
     }
 }
 
-/// Makes the migrations that are missing, all or none. Several processes may do this at once.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// Makes the migrations that are missing, all or none, and answers how far it was. Several processes may do this at once.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<Migrations, StoreError> {
     let failed = about(path, "migrate");
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
     // Looked at again, now that nobody else can change it.
-    let done = identify(&tx).map_err(&failed)?.check(path)?;
-    if done < MIGRATIONS.len() {
-        for migration in &MIGRATIONS[done..] {
+    let before = identify(&tx).map_err(&failed)?.check(path)?;
+    if !before.are_complete() {
+        for migration in &MIGRATIONS[before.made..] {
             tx.execute_batch(migration).map_err(&failed)?;
         }
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(&failed)?;
         tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64).map_err(&failed)?;
-        tracing::info!(from = done, to = MIGRATIONS.len(), "database schema brought up to date");
+        tracing::info!(from = before.made, to = before.known, "database schema brought up to date");
     }
-    tx.commit().map_err(&failed)
+    tx.commit().map_err(&failed)?;
+    Ok(before)
 }

@@ -9,5 +9,6 @@ mod postgres;
 mod redis;
 mod sqlite_migrate;
 mod sqlite_open;
+mod sqlite_purge;
 mod sqlite_writer;
 mod suite;

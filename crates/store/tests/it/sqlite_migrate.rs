@@ -12,6 +12,7 @@ use baton_core::ports::{KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, Device, PasswordHash, Permit, Profile, Session, Swapped};
 use baton_core::token::Generation;
 use baton_store::clock::ManualClock;
+use baton_store::migrations::Migrations;
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
 use rusqlite::Connection;
 
@@ -166,7 +167,8 @@ async fn a_file_of_the_first_version_keeps_everything() {
         }
         let connection = Connection::open(&path).expect("open");
         let number = |sql| connection.query_row::<i64, _, _>(sql, [], |row| row.get(0)).expect(sql);
-        assert_eq!(number("PRAGMA user_version"), 2);
+        assert_eq!(number("PRAGMA user_version"), 3);
+        assert_eq!(number("SELECT count(*) FROM sessions WHERE purge_at <> expires_at"), 0);
         assert_eq!(
             number("SELECT count(*) FROM pragma_table_info('accounts') WHERE name = 'allow_password_change'"),
             0
@@ -263,4 +265,60 @@ fn a_migration_is_made_as_a_whole_or_not_at_all() {
     assert_eq!(connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).expect("read"), 1);
     connection.execute_batch("DROP TABLE outbox").expect("clear");
     must_open(&path, Arc::new(ManualClock::new(START)));
+}
+
+/// What a process of the second version, which is still running, writes to a file of the third.
+#[tokio::test]
+async fn a_session_that_the_second_version_adds_is_put_off_and_then_purged() {
+    let (_folder, path) = file();
+    drop(first_version(&path));
+    let clock = Arc::new(ManualClock::new(START));
+    let store = must_open(&path, clock.clone());
+    let second_version = Connection::open(&path).expect("open");
+    second_version
+        .execute_batch(
+            "INSERT INTO sessions (client, account, generation, handed_out_at, confirmed, created_at, expires_at,
+                                   last_seen_at, user_agent, ip)
+             VALUES (x'04040404040404040404040404040404', 3, 1, NULL, 0, 1750000000000, 1750000100000, 1750000000000, NULL, NULL)",
+        )
+        .expect("insert");
+    assert_eq!(store.purge(10).await.expect("purge"), 0);
+    assert!(store.find(client(4)).await.expect("find").is_some());
+    clock.advance(Duration::from_secs(100));
+    assert_eq!(store.purge(10).await.expect("purge"), 1);
+    assert!(store.find(client(4)).await.expect("find").is_none());
+}
+
+#[test]
+fn migrating_says_how_far_it_was_and_looking_changes_nothing() {
+    let (_folder, path) = file();
+    let options = SqliteOptions::default();
+    let known = SqliteStore::migrations(&path, &options).expect("look").known;
+    let told = |made| Migrations { made, known };
+    assert_eq!(SqliteStore::migrations(&path, &options).expect("look"), told(0));
+    assert!(!path.exists(), "it was made");
+    drop(first_version(&path));
+    for _ in 0..2 {
+        assert_eq!(SqliteStore::migrations(&path, &options).expect("look"), told(1));
+    }
+    assert_eq!(SqliteStore::migrate(&path, &options).expect("migrate"), told(1));
+    assert_eq!(SqliteStore::migrate(&path, &options).expect("migrate"), told(known));
+    assert_eq!(SqliteStore::migrations(&path, &options).expect("look"), told(known));
+}
+
+#[test]
+fn a_store_that_may_not_migrate_refuses_what_is_not_up_to_date() {
+    let (_folder, path) = file();
+    let options = SqliteOptions { migrate: false, ..SqliteOptions::default() };
+    let open = || SqliteStore::open(&path, options.clone(), Arc::new(ManualClock::new(START)));
+    let refusal = || match open() {
+        Err(error @ StoreError::Unusable { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refusal().contains("has schema version 0") && refusal().contains("run `baton migrate`"), "{}", refusal());
+    assert!(!path.exists(), "it was made");
+    drop(first_version(&path));
+    assert!(refusal().contains("has schema version 1"), "{}", refusal());
+    SqliteStore::migrate(&path, &options).expect("migrate");
+    open().expect("it is up to date");
 }

@@ -1,10 +1,12 @@
 //! The PostgreSQL store, on a real server.
 
 mod faults;
+mod inspect;
 mod open;
 mod pooler;
 mod processes;
 mod proxy;
+mod purge;
 mod suite;
 mod time;
 

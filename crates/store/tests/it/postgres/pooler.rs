@@ -1,62 +1,14 @@
 //! Through PgBouncer, which hands its connections out by the transaction.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use baton_core::Store;
 use baton_store::conformance::{Harness, accounts, attempts, model, one_time, races, sessions, swaps, time, traces};
 use baton_store::postgres::{Pooler, PostgresStore};
-use baton_testkit::postgres::{give, shared, unprivileged};
-use tempfile::TempDir;
+use baton_testkit::postgres::{PgBouncer, shared};
 
 use super::Schema;
 use super::suite::InPostgres;
-
-struct PgBouncer {
-    port: u16,
-    child: Child,
-    _folder: TempDir,
-}
-
-impl PgBouncer {
-    /// With fewer connections than the store has, so that each statement may meet another one.
-    fn before(server: u16) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        give(folder.path());
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port();
-        let settings = format!(
-            "[databases]\npostgres = host=127.0.0.1 port={server} dbname=postgres user=baton\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
-             max_client_conn = 500\n"
-        );
-        let file = folder.path().join("pgbouncer.ini");
-        std::fs::write(&file, settings).expect("write");
-        let child = unprivileged(&mut Command::new("pgbouncer"))
-            .arg(&file)
-            .env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("pgbouncer: {error}. Install it: apt-get install -y pgbouncer"));
-        let started = Self { port, child, _folder: folder };
-        for _ in 0..200 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return started;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("PgBouncer is not ready after 10 s");
-    }
-}
-
-impl Drop for PgBouncer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_suite_passes_through_a_pooler_that_is_noticed_without_being_told() {

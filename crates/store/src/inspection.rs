@@ -1,0 +1,81 @@
+//! What an operator gets to see of a store: `baton store check`.
+
+use std::fmt::Display;
+
+use serde_json::Value;
+
+/// What was found out about a store, in the order in which it is told. No secret is in it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inspection {
+    /// What is so.
+    pub facts: Vec<Fact>,
+    /// What works and may do harm all the same.
+    pub warnings: Vec<String>,
+    /// What keeps a server from working with it.
+    pub failures: Vec<String>,
+}
+
+/// One thing that was found out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    /// What it is about: a few words, for people; with `_` between them, the key for programs.
+    pub name: &'static str,
+    /// For programs.
+    pub value: Value,
+    /// For people.
+    pub shown: String,
+}
+
+impl Inspection {
+    /// Adds a fact that reads the same for people and for programs.
+    pub fn note(&mut self, name: &'static str, value: impl Into<String>) {
+        let shown = value.into();
+        self.facts.push(Fact { name, value: shown.clone().into(), shown });
+    }
+
+    /// Adds a fact whose value people are shown differently.
+    pub fn note_as(&mut self, name: &'static str, value: impl Into<Value>, shown: impl Into<String>) {
+        self.facts.push(Fact { name, value: value.into(), shown: shown.into() });
+    }
+
+    /// Adds a warning: a sentence without a full stop.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// Adds a failure: what is wrong, and what to do about it.
+    pub fn fail(&mut self, failure: impl Display) {
+        self.failures.push(failure.to_string());
+    }
+
+    /// Whether a server could work with this store right now.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// For people: thousands, millions and so on, of bytes.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut count = count as f64;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if count < 1000.0 {
+            return if unit == "bytes" { format!("{count} {unit}") } else { format!("{count:.1} {unit}") };
+        }
+        count /= 1000.0;
+    }
+    format!("{count:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_for_people() {
+        for (count, shown) in [(0, "0 bytes"), (999, "999 bytes"), (1_000, "1.0 kB"), (45_678_900, "45.7 MB")] {
+            assert_eq!(bytes(count), shown);
+        }
+        assert_eq!(bytes(7_200_000_000_000), "7.2 TB");
+    }
+}
