@@ -179,7 +179,7 @@ impl PgBouncer {
     pub fn before(server: u16) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         give(folder.path());
-        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("an address").port();
+        let port = crate::free_port();
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={server} dbname=postgres user=baton\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
