@@ -54,12 +54,17 @@ impl Sessions {
     pub(super) fn new(options: &RedisOptions, random: &dyn Random) -> Result<Self, StoreError> {
         let mut node = [0; 8];
         random.fill(&mut node).map_err(|error| unavailable(error.to_string()))?;
+        Self::named(options, u64::from_ne_bytes(node))
+    }
+
+    /// `node` has to be unlike that of any other node.
+    pub(super) fn named(options: &RedisOptions, node: u64) -> Result<Self, StoreError> {
         Ok(Self {
             links: Links::new(options)?,
             prefix: options.prefix.clone(),
             recheck: millis(options.recheck).unsigned_abs(),
             time: Time::new(),
-            node: u64::from_ne_bytes(node),
+            node,
             operations: AtomicU64::new(0),
         })
     }

@@ -32,7 +32,7 @@ use crate::registry::Registry;
 const PURGED_TOGETHER: u32 = 64;
 
 #[async_trait]
-impl<R: Registry> Store for RedisStore<R> {
+impl<R: Registry + ?Sized> Store for RedisStore<R> {
     async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
         let Some(Stored { record, now, unverified }) = self.sessions.find(client).await? else { return Ok(None) };
         let found = Found { session: record.session, account: record.account, now };
@@ -217,7 +217,7 @@ impl<R: Registry> Store for RedisStore<R> {
     }
 }
 
-impl<R: Registry> RedisStore<R> {
+impl<R: Registry + ?Sized> RedisStore<R> {
     /// Looks a session up in the registry. One that is not there has ended; if the registry cannot tell, it is asked another
     /// time.
     async fn verify(&self, found: Found) -> Result<Option<Found>, StoreError> {
