@@ -322,6 +322,10 @@ impl Registry for MemoryStore {
 
     async fn note(&self, session: &Session) -> Result<(), StoreError> {
         if let Some(SessionEntry { session: known, .. }) = self.tables.lock().sessions.get_mut(&session.client) {
+            if session.generation >= known.generation {
+                (known.generation, known.handed_out_at) = (session.generation, session.handed_out_at);
+            }
+            known.confirmed = known.confirmed.max(session.confirmed);
             known.last_seen_at = known.last_seen_at.max(session.last_seen_at);
             known.expires_at = known.expires_at.max(session.expires_at);
         }
