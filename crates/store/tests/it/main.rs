@@ -5,6 +5,10 @@ mod faulty;
 mod fixture;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod processes;
+#[cfg(feature = "postgres")]
+mod proxy;
 #[cfg(all(feature = "redis", feature = "postgres"))]
 mod redis;
 mod sqlite_migrate;
