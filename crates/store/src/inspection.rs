@@ -91,6 +91,7 @@ impl Inspection {
 }
 
 /// For people: thousands, millions and so on, of bytes.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn bytes(count: u64) -> String {
     let mut count = count as f64;
     for unit in ["bytes", "kB", "MB", "GB"] {
@@ -102,7 +103,7 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{count:.1} TB")
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
 mod tests {
     use super::*;
 
