@@ -16,7 +16,7 @@ use turmoil::net::TcpStream;
 
 use crate::history::{Act, Carries, Event, Sender};
 use crate::node;
-use crate::setting::{Keeps, PATIENCE_AT_THE_END, Shot, Volley, Which};
+use crate::setting::{Keeps, NODES, PATIENCE_AT_THE_END, Shot, Volley, Which};
 use crate::world::{UID, World, ring};
 
 pub(crate) fn name(client: usize) -> String {
@@ -31,13 +31,13 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     for Volley { at, shots, .. } in setting.volleys.iter().filter(|volley| volley.client == number) {
         sleep_until(start + millis(*at)).await;
         for shot in shots {
-            tokio::task::spawn_local(client.clone().shoot(*shot, Sender::Owner));
+            tokio::task::spawn_local(client.clone().follow_up(*shot));
         }
     }
     for (nth, at) in setting.last_at.into_iter().enumerate() {
         sleep_until(start + millis(at)).await;
-        let shot = Shot { node: (number + nth) % 2, token: Which::Held, act: Act::Work(0), unbatch: false };
-        client.clone().shoot(shot, Sender::OwnerAtTheEnd).await;
+        let shot = Shot { node: (number + nth) % 2, token: Which::Held, act: Act::Work(0), unbatch: false, more: 0 };
+        client.shoot(shot, Sender::OwnerAtTheEnd).await;
     }
     Ok(())
 }
@@ -50,7 +50,15 @@ struct Client {
 }
 
 impl Client {
-    async fn shoot(self: Rc<Self>, shot: Shot, sender: Sender) {
+    async fn follow_up(self: Rc<Self>, first: Shot) {
+        let nodes = (first.node..first.node + NODES).map(|node| node % NODES);
+        for (nth, node) in nodes.enumerate().take(1 + first.more) {
+            let next = Shot { token: Which::Held, act: Act::Work(0), unbatch: false, node, ..first };
+            self.shoot(if nth == 0 { first } else { next }, Sender::Owner).await;
+        }
+    }
+
+    async fn shoot(&self, shot: Shot, sender: Sender) {
         let handler = if let Act::Work(time) = shot.act { time as i64 } else { 0 };
         let patience = if sender == Sender::OwnerAtTheEnd { PATIENCE_AT_THE_END } else { self.world.setting.patience };
         let connecting = TcpStream::connect((node::name(shot.node), node::PORT));

@@ -199,6 +199,12 @@ fn lost_responses_need_the_forgiving_mode() {
 }
 
 #[test]
+fn the_forgiving_mode_needs_answers_without_repetitions() {
+    let repeating = Family { batch_response: BatchResponse::Repeat, ..STEADY };
+    somebody_is_refused(Family { forgiving: true, lost_responses: true, ..repeating });
+}
+
+#[test]
 fn lost_writes_need_a_client_that_never_goes_back() {
     somebody_is_refused(Family { loses_writes: true, ..POLITE });
 }

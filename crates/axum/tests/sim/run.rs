@@ -47,6 +47,7 @@ impl Cluster<'_> {
             .min_message_latency(Duration::ZERO)
             .max_message_latency(Duration::from_millis(setting.longest_link as u64))
             .build();
+        sim.set_message_latency_curve(setting.curve);
         for number in 0..NODES {
             let world = world.clone();
             sim.host(node::name(number), move || node::run(world.clone(), number));

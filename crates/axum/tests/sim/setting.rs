@@ -70,6 +70,8 @@ pub(crate) struct Setting {
     pub(crate) buffer: i64,
     /// Longest way of a message between a client and a node.
     pub(crate) longest_link: i64,
+    /// How uneven that way is: the rate of an exponential distribution over it.
+    pub(crate) curve: f64,
     /// Longest way of a message between a node and the store, but for the late ones.
     pub(crate) longest_wire: i64,
     /// One message in so many between a node and the store is late, by up to a few buffers.
@@ -103,6 +105,8 @@ pub(crate) struct Shot {
     pub(crate) token: Which,
     pub(crate) act: Act,
     pub(crate) unbatch: bool,
+    /// How many more requests follow, each as soon as the one before it is answered.
+    pub(crate) more: usize,
 }
 
 /// Which token a request presents.
@@ -145,7 +149,7 @@ pub(crate) enum Fault {
 impl Setting {
     pub(crate) fn of(family: Family, seed: u64) -> Self {
         let mut dice = Dice::new(seed, 1);
-        let longest_link = dice.between(1, 6);
+        let longest_link = if dice.one_in(2) { dice.between(1, 6) } else { dice.between(10, 25) };
         let longest_wire = dice.between(0, 2);
         // There: the link, and up to five messages to the store and back. Back: the store's answer, and the link. Timers add
         // up to a millisecond each.
@@ -181,6 +185,7 @@ impl Setting {
             rules,
             buffer,
             longest_link,
+            curve: dice.pick(&[1.0, 2.0, 5.0]),
             longest_wire,
             lost_one_in: family.outages.then(|| dice.pick(&[20, 40, 160])),
             late_one_in: (!family.prompt && family.outages).then_some(24),
@@ -216,7 +221,8 @@ impl Family {
             8..=13 => Act::Work(dice.below(60) as u64),
             _ => Act::Work(0),
         };
-        Shot { node: dice.below(NODES), token, act, unbatch: self.unbatch && dice.one_in(3) }
+        let more = if dice.one_in(3) { dice.between(1, 2) as usize } else { 0 };
+        Shot { node: dice.below(NODES), token, act, unbatch: self.unbatch && dice.one_in(3), more }
     }
 
     /// Faults, each with its end, up to this time.
@@ -242,7 +248,7 @@ impl Family {
             add(dice, 6, 1, &|dice| (Fault::Lose(dice.below(5) + 1), None));
         }
         if self.lost_responses {
-            add(dice, 6, 30, &|dice| {
+            add(dice, 12, 30, &|dice| {
                 let node = dice.below(NODES);
                 (Fault::Crash(node), Some(Fault::Restart(node)))
             });
