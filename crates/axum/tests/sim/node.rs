@@ -37,7 +37,8 @@ pub(crate) async fn run(world: Arc<World>, node: usize) -> turmoil::Result {
     loop {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(app.clone());
-        tokio::spawn(async move {
+        // Local tasks end in the order of their start when a node dies; others do in one that depends on their ids.
+        tokio::task::spawn_local(async move {
             // A client that hangs up is none of the node's errors.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
