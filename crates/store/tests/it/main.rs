@@ -3,6 +3,7 @@
 mod clock;
 mod faulty;
 mod fixture;
+mod losing;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
