@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use baton_store::clock::SystemClock;
+use baton_store::redis::RedisOptions;
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing::Level;
@@ -159,7 +160,7 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
 }
 
 fn bring_up_to_date(sources: &Sources, only_look: bool) -> Result<ExitCode, Failure> {
-    let (store, runtime) = store_without_server(sources)?;
+    let (store, _, runtime) = stores_without_server(sources)?;
     let was = runtime
         .block_on(async { if only_look { migrate::look(&store).await } else { migrate::migrate(&store).await } });
     let was = was.map_err(StartError::Store)?;
@@ -168,18 +169,18 @@ fn bring_up_to_date(sources: &Sources, only_look: bool) -> Result<ExitCode, Fail
 }
 
 fn check_store(sources: &Sources, json: bool) -> Result<ExitCode, Failure> {
-    let (store, runtime) = store_without_server(sources)?;
-    let report = runtime.block_on(Report::of(&store, Arc::new(SystemClock::new())));
+    let (store, sessions, runtime) = stores_without_server(sources)?;
+    let report = runtime.block_on(Report::of(&store, sessions.as_deref(), Arc::new(SystemClock::new())));
     print(&if json { format!("{:#}\n", report.json()) } else { report.text() })?;
     Ok(exit_code(report.is_usable()))
 }
 
-fn store_without_server(sources: &Sources) -> Result<(StoreConfig, Runtime), Failure> {
-    let (store, log) = Config::load_store(sources)?;
+fn stores_without_server(sources: &Sources) -> Result<(StoreConfig, Option<Box<RedisOptions>>, Runtime), Failure> {
+    let (store, sessions, log) = Config::load_stores(sources)?;
     // What the report says need not be said twice.
     logging::init(LogConfig { level: Level::ERROR, ..log });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok((store, runtime.map_err(|error| Failure::Io("threads", error))?))
+    Ok((store, sessions, runtime.map_err(|error| Failure::Io("threads", error))?))
 }
 
 fn exit_code(good: bool) -> ExitCode {

@@ -92,7 +92,9 @@ pub async fn start(
     let address = listener.local_addr().map_err(|error| StartError::Listen(wanted, error))?;
 
     let ids = RequestIds::new(&OsRandom)?;
-    let store = OpenStore::open(&config.store, Arc::clone(&clock)).await.map_err(StartError::Store)?;
+    let store = OpenStore::open(&config.store, config.sessions.as_deref(), Arc::clone(&clock))
+        .await
+        .map_err(StartError::Store)?;
     let mailbox = mailbox(config, routes, &clock);
     let outlets = Outlets::of(config, mailbox.as_ref(), &clock, address)?;
     let first = engine(&settings(&config.realms[0], &outlets), &store, &keys, &outlets).await?;

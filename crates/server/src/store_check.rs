@@ -6,6 +6,7 @@ use std::sync::Arc;
 use baton_core::Clock;
 use baton_store::inspection::Inspection;
 use baton_store::postgres::PostgresStore;
+use baton_store::redis::RedisOptions;
 use baton_store::sqlite::SqliteStore;
 use serde_json::{Map, Value, json};
 
@@ -18,8 +19,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// Looks at everything that is configured.
-    pub(crate) async fn of(store: &StoreConfig, clock: Arc<dyn Clock>) -> Self {
-        Self { parts: vec![("store", inspect(store, clock).await)] }
+    pub(crate) async fn of(store: &StoreConfig, sessions: Option<&RedisOptions>, clock: Arc<dyn Clock>) -> Self {
+        let mut parts = vec![("store", inspect(store, clock.clone()).await)];
+        if let Some(options) = sessions {
+            parts.push(("sessions", baton_store::redis::inspect(options, &*clock).await));
+        }
+        Self { parts }
     }
 
     /// Whether a server could work with all of it right now.

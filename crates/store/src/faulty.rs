@@ -63,6 +63,23 @@ pub enum Fault {
     Unusable,
 }
 
+/// The way between a caller and its store, for [`FaultyStore::behind`]: it may take time, and messages may be lost on it.
+#[async_trait]
+pub trait Wire: Send + Sync {
+    /// The way there. With an error the store is not asked, and the caller is told that error.
+    ///
+    /// # Errors
+    /// Whatever the caller is to be told.
+    async fn go(&self, operation: Operation) -> Result<(), StoreError>;
+
+    /// The way back, from the moment when the store has done it. With an error the caller is told that in place of the
+    /// store's answer.
+    ///
+    /// # Errors
+    /// Whatever the caller is to be told.
+    async fn back(&self, operation: Operation) -> Result<(), StoreError>;
+}
+
 /// A [`Store`] around another one. Until told otherwise it only counts.
 ///
 /// ```
@@ -79,6 +96,7 @@ pub enum Fault {
 /// ```
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
+    wire: Option<Arc<dyn Wire>>,
     state: Mutex<State>,
 }
 
@@ -122,7 +140,13 @@ impl FaultyStore {
     /// Around this one.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, state: Mutex::default() }
+        Self { inner, wire: None, state: Mutex::default() }
+    }
+
+    /// Around this one, at the other end of a wire.
+    #[must_use]
+    pub fn behind(wire: Arc<dyn Wire>, inner: Arc<dyn Store>) -> Self {
+        Self { wire: Some(wire), ..Self::new(inner) }
     }
 
     /// The one inside, which does not fail and does not count.
@@ -198,7 +222,7 @@ impl FaultyStore {
         let fault = self.state.lock().arrive(operation);
         self.stop(operation, false).await;
         let result = match fault {
-            None => call.await,
+            None => self.ask(operation, call).await,
             Some(Fault::Unavailable) => Err(StoreError::Unavailable { store: NAME, cause: "as told".into() }.into()),
             Some(Fault::Unusable) => Err(StoreError::Unusable { store: NAME, cause: "as told".into() }.into()),
             Some(Fault::UncertainNotApplied) => Err(uncertain().into()),
@@ -206,6 +230,18 @@ impl FaultyStore {
         };
         self.stop(operation, true).await;
         result
+    }
+
+    async fn ask<T, E: From<StoreError>>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        let Some(wire) = &self.wire else { return call.await };
+        wire.go(operation).await?;
+        let answer = call.await;
+        wire.back(operation).await?;
+        answer
     }
 
     async fn stop(&self, operation: Operation, done: bool) {

@@ -1,8 +1,16 @@
 //! What an operator gets to see of a store: `baton store check`.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// Round trips that are timed.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) const TRIPS: usize = 9;
+/// A clock that is wrong by more than this is noticed elsewhere: receivers of webhooks allow for five minutes.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+const NOTICEABLE: Duration = Duration::from_secs(60);
 
 /// What was found out about a store, in the order in which it is told. No secret is in it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,6 +56,33 @@ impl Inspection {
         self.failures.push(failure.to_string());
     }
 
+    /// Adds how long a round trip takes and how the clocks agree, of trips with how far the server's clock was ahead.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn note_trips(&mut self, server: &str, mut trips: Vec<(Duration, i64)>) {
+        trips.sort_by_key(|(took, _)| *took);
+        let (Some(&(quickest, ahead)), Some(&(median, _))) = (trips.first(), trips.get(trips.len() / 2)) else {
+            return;
+        };
+        let median = (median.as_secs_f64() * 100_000.0).round() / 100.0;
+        self.note_as("round trip ms", median, format!("{median:.2}"));
+        let (apart, unsure) = (u128::from(ahead.unsigned_abs()), quickest.as_millis() / 2 + 1);
+        let how = match ahead {
+            _ if apart <= unsure => "agrees with",
+            1.. => "is ahead of",
+            _ => "is behind",
+        };
+        self.note_as(
+            "clock ahead ms",
+            ahead,
+            format!("{ahead} ± {unsure}: the clock of {server} {how} this machine's"),
+        );
+        if apart > NOTICEABLE.as_millis() {
+            self.warn(format!(
+                "the clocks disagree; sessions go by that of {server}, logs and webhooks by this machine's"
+            ));
+        }
+    }
+
     /// Whether a server could work with this store right now.
     #[must_use]
     pub fn is_usable(&self) -> bool {
@@ -56,6 +91,7 @@ impl Inspection {
 }
 
 /// For people: thousands, millions and so on, of bytes.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn bytes(count: u64) -> String {
     let mut count = count as f64;
     for unit in ["bytes", "kB", "MB", "GB"] {
@@ -67,7 +103,7 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{count:.1} TB")
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
 mod tests {
     use super::*;
 

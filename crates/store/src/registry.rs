@@ -11,7 +11,7 @@ use baton_core::token::ClientId;
 /// session, in the same transactions as ever. What changes with the requests (generation, window, end) is kept by another
 /// store, such as `RedisStore`, in which a session has to be registered here in order to be good.
 ///
-/// The times in a registered session's row are those of its sign-in, or when they were last [noted](Self::note).
+/// What else is in a registered session's row is of its sign-in, or of when it was last [noted](Self::note).
 #[async_trait]
 pub trait Registry: Store {
     /// Up to `limit` sessions whose registered end has come, the earliest first. They may live.
@@ -20,7 +20,8 @@ pub trait Registry: Store {
     /// [`StoreError`].
     async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError>;
 
-    /// Takes over from a session, if it is registered, when it was last seen and when it ends. May be relaxed.
+    /// Takes over how far a session is, if it is registered. Nothing goes back: neither the generation nor the end. May be
+    /// relaxed.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -109,7 +109,7 @@ impl Server {
     /// If it does not.
     #[must_use]
     pub fn says(&self, command: &[&str]) -> String {
-        says(self.port, command)
+        ask(self.port, command)
     }
 }
 
@@ -120,6 +120,60 @@ impl Drop for Server {
             let _ = child.wait();
         }
     }
+}
+
+/// A cluster that belongs to a single test.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Server>,
+}
+
+impl Cluster {
+    /// Three primaries, with a replica each.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn own() -> Self {
+        let nodes: Vec<Server> = (0..CLUSTER)
+            .map(|_| {
+                let settings = cluster_settings();
+                Server::own(&settings.iter().map(String::as_str).collect::<Vec<_>>())
+            })
+            .collect();
+        let cluster = Self { nodes };
+        join(&cluster.ports());
+        cluster
+    }
+
+    /// Of its nodes.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
+    }
+
+    /// # Panics
+    /// If there is none.
+    pub fn kill_a_primary(&self) {
+        let primary = self.nodes.iter().find(|node| node.says(&["ROLE"]).starts_with("master"));
+        primary.expect("a primary").kill();
+    }
+}
+
+/// With a port of its own on which the nodes talk to each other.
+fn cluster_settings() -> Vec<String> {
+    let bus = crate::free_port().to_string();
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "1000",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--cluster-port",
+        &bus,
+    ];
+    settings.map(str::to_owned).to_vec()
 }
 
 /// The port of the server that the tests share: those of one run of nextest, or else of this process. It is ended when whoever
@@ -145,12 +199,7 @@ pub fn shared_cluster() -> Vec<u16> {
             .map(|number| {
                 let folder = folder.join(number.to_string());
                 std::fs::create_dir_all(&folder).expect("a folder");
-                // The nodes talk to each other on a port of their own.
-                let bus = crate::free_port().to_string();
-                start_shared(
-                    &folder,
-                    &["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "2000"],
-                )
+                start_shared(&folder, &cluster_settings())
             })
             .collect();
         join(&ports);
@@ -168,7 +217,7 @@ fn join(ports: &[u16]) {
         .expect("run redis-cli");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     for port in ports {
-        wait_for("the cluster", || says(*port, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+        wait_for("the cluster", || ask(*port, &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
     }
 }
 
@@ -192,11 +241,10 @@ fn shared_by(what: &str, start: impl FnOnce(&Path) -> Vec<u16>) -> Vec<u16> {
     ports
 }
 
-fn start_shared(folder: &Path, settings: &[&str]) -> u16 {
-    let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+fn start_shared(folder: &Path, settings: &[String]) -> u16 {
     for _ in 0..10 {
         let port = crate::free_port();
-        if launch(&["redis-server"], folder, port, &settings).is_some() {
+        if launch(&["redis-server"], folder, port, settings).is_some() {
             return port;
         }
     }
@@ -223,7 +271,8 @@ fn launch(program: &[&str], folder: &Path, port: u16, settings: &[String]) -> Op
         .unwrap_or_else(|error| panic!("{}: {error}. Install it: apt-get install -y redis-server", program[0]));
     std::fs::write(&pid_file, child.id().to_string()).expect("write");
     for _ in 0..600 {
-        if ask(port, &["PING"]).contains("PONG") {
+        let answer = ask(port, &["PING"]);
+        if answer.contains("PONG") || answer.contains("NOAUTH") {
             return Some(child);
         }
         if child.try_wait().expect("wait").is_some() {
@@ -232,10 +281,6 @@ fn launch(program: &[&str], folder: &Path, port: u16, settings: &[String]) -> Op
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("Redis is not ready after 12 s");
-}
-
-fn says(port: u16, command: &[&str]) -> String {
-    ask(port, command)
 }
 
 fn ask(port: u16, command: &[&str]) -> String {

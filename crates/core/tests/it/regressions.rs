@@ -1,6 +1,8 @@
 //! Named schedules: those that shaped the rule (DESIGN §2.4), and those that show why a promise has the conditions it has.
 
-use baton_core::{Genuine, OnReuse, Plan, Rejection, Reply, Rules, Session, Swapped, Timestamp, Verdict, decide};
+use baton_core::{
+    BatchResponse, Genuine, OnReuse, Plan, Rejection, Reply, Rules, Session, Swapped, Timestamp, Verdict, decide,
+};
 
 use crate::common::{TestStore, at, finish, forgiving, genuine, ms, rules, signed_in};
 
@@ -163,6 +165,17 @@ fn a_retry_inside_the_window_opens_it_again_where_responses_get_lost() {
     assert_eq!(bench.request(2, 11), Ok(None), "a batch request of the new window");
     assert_eq!(bench.request(1, 11), Ok(None));
     assert_eq!(bench.request(2, 19), Ok(Some(3)));
+}
+
+#[test]
+fn a_repetition_opens_no_window_for_its_siblings() {
+    // Why L2 has to do without `repeat`: the response with T2 is lost, T2 is repeated at the end of its window, and a T1
+    // request that was sent before that arrives when T2 has been used.
+    let mut bench = Bench::new(Rules { batch_response: BatchResponse::Repeat, ..forgiving(10) });
+    assert_eq!(bench.request(1, 0), Ok(Some(2)), "and this response is lost");
+    assert_eq!(bench.request(1, 9), Ok(Some(2)));
+    assert_eq!(bench.request(2, 11), Ok(Some(3)));
+    assert_eq!(bench.request(1, 12), Err(SUPERSEDED));
 }
 
 #[test]

@@ -592,3 +592,14 @@ fn lost_writes_need_a_client_that_never_goes_back() {
 fn repetitions_need_a_client_that_never_goes_back() {
     somebody_is_refused(Family { unbatch: true, ..POLITE });
 }
+
+#[test]
+fn the_forgiving_mode_needs_answers_without_repetitions() {
+    somebody_is_refused(Family {
+        forgiving: true,
+        lost_responses: true,
+        batch_response: BatchResponse::Repeat,
+        keeps: Keeps::NewestGeneration,
+        ..POLITE
+    });
+}

@@ -18,6 +18,7 @@ mod reader;
 mod realms;
 mod rotation;
 mod server;
+mod sessions;
 mod store;
 mod values;
 
@@ -35,6 +36,8 @@ pub use values::{DEFAULT_FILE, Origin, Sources};
 use reader::{Reader, complaint};
 use values::Values;
 
+use baton_store::redis::RedisOptions;
+
 use crate::keys::KeysError;
 
 /// All settings, ready for use.
@@ -46,6 +49,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where accounts and sessions are.
     pub store: StoreConfig,
+    /// Where sessions are, if not with the accounts.
+    pub sessions: Option<Box<RedisOptions>>,
     /// Where the keys are.
     pub keys: KeySource,
     /// Who sends letters, and how they read.
@@ -73,7 +78,7 @@ impl Config {
         for realm in &mut realms {
             realm.http.origins = origins.clone();
         }
-        let store = store::read(&mut reader);
+        let (store, sessions) = (store::read(&mut reader), sessions::read(&mut reader));
         let keys = keys::read(&mut reader, &values, &sources.env);
         let (mail, events) = (mail::read(&mut reader), events::read(&mut reader));
         let log = log::read(&mut reader);
@@ -84,24 +89,28 @@ impl Config {
         if matches!(store, StoreConfig::Postgres(_)) {
             values.forget(store::URL);
         }
+        if sessions.is_some() {
+            values.forget(sessions::URL);
+        }
         for realm in &mut realms {
             realm.engine.webhooks.clone_from(&events.webhooks);
         }
-        Ok(Self { realms, server, store, keys, mail, events, log, values })
+        Ok(Self { realms, server, store, sessions, keys, mail, events, log, values })
     }
 
     /// Reads and checks where accounts and sessions are and what is logged, and nothing else: for what is done to the store without
     /// a server, by somebody who need not have the server's other secrets.
     ///
     /// # Errors
-    /// Everything that is unknown, and of these two parts what is of the wrong type or out of range.
-    pub fn load_store(sources: &Sources) -> Result<(StoreConfig, LogConfig), Problems> {
+    /// Everything that is unknown, and of these parts what is of the wrong type or out of range.
+    pub fn load_stores(sources: &Sources) -> Result<(StoreConfig, Option<Box<RedisOptions>>, LogConfig), Problems> {
         let mut problems = Problems::default();
         let values = Values::read(sources, &mut problems);
         let mut reader = Reader::new(&values, problems);
-        let (store, log) = (store::read(&mut reader), log::read(&mut reader));
+        let (store, sessions) = (store::read(&mut reader), sessions::read(&mut reader));
+        let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
-        Ok((store, log))
+        Ok((store, sessions, log))
     }
 
     /// What is wrong with the keys that it names, as a complaint about the setting.
@@ -175,6 +184,7 @@ mod tests {
         server::read(&mut reader);
         server::origins(&mut reader);
         store::read(&mut reader);
+        sessions::read(&mut reader);
         keys::read(&mut reader, &values, &[]);
         mail::read(&mut reader);
         events::read(&mut reader);

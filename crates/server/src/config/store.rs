@@ -57,7 +57,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> StoreConfig {
     }
 }
 
-fn holds_a_password(url: &str) -> bool {
+pub(super) fn holds_a_password(url: &str) -> bool {
     let user = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).map(|(user, _)| user);
     user.is_some_and(|user| user.contains(':')) || url.contains("password=")
 }

@@ -1,5 +1,7 @@
 //! A store in memory: for tests and examples. Everything is gone when it is dropped.
 
+mod losing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::Hash;
@@ -42,6 +44,7 @@ struct Tables {
     events: BTreeMap<i64, Recorded>,
     outbox: BTreeMap<i64, Posted>,
     keys: BTreeSet<String>,
+    at_risk: losing::AtRisk,
     last_id: i64,
     last_event: i64,
     last_message: i64,
@@ -85,8 +88,10 @@ impl Store for MemoryStore {
         let now = self.time.now();
         let Some(entry) = tables.sessions.get_mut(&client) else { return Ok(Swapped::Gone) };
         let Some(next) = entry.session.swapped(swap, now) else { return Ok(Swapped::Moved(entry.session.clone())) };
-        entry.session = next;
-        entry.device.ip = seen_from.or(entry.device.ip);
+        let mut device = entry.device.clone();
+        device.ip = seen_from.or(device.ip);
+        let before = std::mem::replace(entry, SessionEntry { session: next, device });
+        tables.risk(before, swap);
         Ok(Swapped::Done(now))
     }
 
@@ -322,6 +327,10 @@ impl Registry for MemoryStore {
 
     async fn note(&self, session: &Session) -> Result<(), StoreError> {
         if let Some(SessionEntry { session: known, .. }) = self.tables.lock().sessions.get_mut(&session.client) {
+            if session.generation >= known.generation {
+                (known.generation, known.handed_out_at) = (session.generation, session.handed_out_at);
+            }
+            known.confirmed = known.confirmed.max(session.confirmed);
             known.last_seen_at = known.last_seen_at.max(session.last_seen_at);
             known.expires_at = known.expires_at.max(session.expires_at);
         }

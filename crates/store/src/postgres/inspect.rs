@@ -1,7 +1,5 @@
 //! What an operator gets to see.
 
-use std::time::Duration;
-
 use baton_core::Store as _;
 use baton_core::clock::Clock;
 use baton_core::error::StoreError;
@@ -15,15 +13,11 @@ use super::link::Connector;
 use super::options::PostgresOptions;
 use super::queries::in_schema;
 use super::{PostgresStore, SslMode, schema, unreachable};
-use crate::inspection::{Inspection, bytes};
+use crate::inspection::{Inspection, TRIPS, bytes};
 
 const DOING: &str = "look at the server";
 /// The oldest version that has all that the functions use.
 const OLDEST: i32 = 13;
-/// Round trips that are timed.
-const TRIPS: usize = 9;
-/// A clock that is wrong by more than this is noticed elsewhere: receivers of webhooks allow for five minutes.
-const NOTICEABLE: Duration = Duration::from_secs(60);
 
 pub(super) async fn inspect(options: PostgresOptions, clock: &dyn Clock) -> Inspection {
     let mut found = Inspection::default();
@@ -153,20 +147,7 @@ async fn about_the_way(client: &Client, clock: &dyn Clock, found: &mut Inspectio
         // It was read half-way, as far as anybody can tell.
         trips.push((took, theirs - asked_at.plus(took / 2).as_millis()));
     }
-    trips.sort_by_key(|(took, _)| *took);
-    let median = trips[TRIPS / 2].0;
-    found.note_as("round trip ms", millis(median), format!("{:.2}", millis(median)));
-    let (quickest, ahead) = trips[0];
-    let (apart, unsure) = (u128::from(ahead.unsigned_abs()), quickest.as_millis() / 2 + 1);
-    let how = match ahead {
-        _ if apart <= unsure => "agrees with",
-        1.. => "is ahead of",
-        _ => "is behind",
-    };
-    found.note_as("clock ahead ms", ahead, format!("{ahead} ± {unsure}: PostgreSQL's clock {how} this machine's"));
-    if apart > NOTICEABLE.as_millis() {
-        found.warn("the clocks disagree; sessions go by PostgreSQL's, logs and webhooks by this machine's");
-    }
+    found.note_trips("PostgreSQL", trips);
     Ok(())
 }
 
@@ -215,10 +196,6 @@ async fn about_the_schema(client: &Client, schema: &str, found: &mut Inspection)
         found.note_as(name, value, format!("about {rows}, {} with indexes", bytes(size.unsigned_abs())));
     }
     Ok(())
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
 fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Result<T, StoreError> {

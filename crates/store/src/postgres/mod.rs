@@ -439,8 +439,15 @@ impl Registry for PostgresStore {
     }
 
     async fn note(&self, session: &Session) -> Result<(), StoreError> {
-        let (seen, ends) = (session.last_seen_at.as_millis(), session.expires_at.as_millis());
-        self.rows(&queries::NOTE, &[&Id(*session.client.as_bytes()), &seen, &ends]).await.map(drop)
+        let params: [&(dyn ToSql + Sync); 6] = [
+            &Id(*session.client.as_bytes()),
+            &i64::from(session.generation.get()),
+            &session.handed_out_at.map(Timestamp::as_millis),
+            &i64::from(session.confirmed.get()),
+            &session.last_seen_at.as_millis(),
+            &session.expires_at.as_millis(),
+        ];
+        self.rows(&queries::NOTE, &params).await.map(drop)
     }
 
     async fn register(

@@ -325,8 +325,9 @@ pub(super) const DUE: Query = Query::read(
     &[Type::INT8],
 );
 
-pub(super) const NOTE: Query =
-    Query::quick("note a session", "SELECT baton.note($1, $2, $3)", &[Type::UUID, Type::INT8, Type::INT8]);
+pub(super) const NOTE: Query = Query::quick("note a session", "SELECT baton.note($1, $2, $3, $4, $5, $6)", NOTE_TYPES);
+
+const NOTE_TYPES: &[Type] = &[Type::UUID, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
 pub(super) const PURGE_EVENTS: Query =
     Query::durable("purge events", "SELECT baton.purge_events($1, $2)", &[Type::INT8, Type::INT8]);

@@ -599,11 +599,17 @@ BEGIN
 END
 $$;
 
--- Takes over when a session that is kept elsewhere was last seen, and when it ends.
-CREATE FUNCTION baton.note(p_client uuid, p_last_seen_at bigint, p_expires_at bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- Takes over how far a session is that is kept elsewhere.
+CREATE FUNCTION baton.note(
+    p_client uuid, p_generation bigint, p_handed_out_at bigint, p_confirmed bigint, p_last_seen_at bigint,
+    p_expires_at bigint
+) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     UPDATE baton.sessions s SET
+        handed_out_at = CASE WHEN s.generation <= p_generation THEN p_handed_out_at ELSE s.handed_out_at END,
+        generation = greatest(s.generation, p_generation),
+        confirmed = greatest(s.confirmed, p_confirmed),
         last_seen_at = greatest(s.last_seen_at, p_last_seen_at),
         expires_at = greatest(s.expires_at, p_expires_at),
         -- In an index: only if it is due.

@@ -15,6 +15,7 @@
 //! It needs Redis 6 or Valkey. There are neither tokens nor keys in it, and no password hashes.
 
 mod error;
+mod inspect;
 mod link;
 mod options;
 mod record;
@@ -25,24 +26,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use baton_core::clock::Clock;
 use baton_core::error::StoreError;
 use baton_core::ports::Random;
 
 pub use error::RedisStoreError;
 pub use options::RedisOptions;
 
+use crate::inspection::Inspection;
 use crate::registry::Registry;
 use sessions::Sessions;
 
 /// Sessions in Redis, and the rest in `R`. See the [module](self).
-pub struct RedisStore<R> {
+pub struct RedisStore<R: ?Sized> {
     registry: Arc<R>,
     sessions: Sessions,
     /// Whether the registry did not answer when it was last asked about a session.
     registry_is_away: AtomicBool,
 }
 
-impl<R: Registry> RedisStore<R> {
+impl<R: Registry + ?Sized> RedisStore<R> {
     /// Connects. Needs a tokio runtime.
     ///
     /// # Errors
@@ -77,12 +80,8 @@ impl<R: Registry> RedisStore<R> {
 impl Sessions {
     /// A cache may throw away what it likes; here that signs people out.
     async fn warn_of_eviction(&self) {
-        let asked = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned();
-        let told: Result<Vec<String>, _> = self.links.ask("read the configuration", &asked).await;
-        // Hosted servers do not always say.
-        if let Ok([_, policy]) = told.as_deref()
-            && policy != "noeviction"
-        {
+        let Some(policy) = inspect::eviction_policy(&self.links).await else { return };
+        if policy != "noeviction" {
             tracing::warn!(
                 maxmemory_policy = policy,
                 "Redis may throw sessions away when its memory is full, which signs people out; set maxmemory-policy to noeviction"
@@ -91,7 +90,13 @@ impl Sessions {
     }
 }
 
-impl<R> fmt::Debug for RedisStore<R> {
+/// Looks at the server that these name: how it keeps what it is given, how far away it is, and what may do harm. `clock` is
+/// this machine's.
+pub async fn inspect(options: &RedisOptions, clock: &dyn Clock) -> Inspection {
+    inspect::inspect(options, clock).await
+}
+
+impl<R: ?Sized> fmt::Debug for RedisStore<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").finish_non_exhaustive()
     }

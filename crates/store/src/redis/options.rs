@@ -1,10 +1,11 @@
 //! How to reach Redis, and what to ask of it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use baton_core::error::StoreError;
-use redis::{ConnectionInfo, IntoConnectionInfo as _};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _};
 
 use super::error::unusable;
 
@@ -156,16 +157,51 @@ fn check_prefix(prefix: &str) -> Result<(), StoreError> {
     Err(unusable("the URL's prefix has to be 1 to 64 letters, digits, '-', '_' and '.'"))
 }
 
-impl fmt::Debug for RedisOptions {
-    /// Without the URL: it may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = match &self.place {
-            Place::Node(_) => "server",
-            Place::Sentinel { .. } => "sentinels",
-            Place::Cluster(_) => "cluster",
+impl Place {
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Node(_) => "redis",
+            Self::Sentinel { .. } => "redis, by sentinels",
+            Self::Cluster(_) => "redis cluster",
+        }
+    }
+
+    /// Whether what goes over the wire can be read by others on the way.
+    pub(super) fn is_exposed(&self) -> bool {
+        let servers = match self {
+            Self::Node(info) => std::slice::from_ref(&**info),
+            Self::Sentinel { primary, .. } => std::slice::from_ref(&**primary),
+            Self::Cluster(nodes) => nodes,
         };
+        let exposed = |info: &ConnectionInfo| match info.addr() {
+            ConnectionAddr::Tcp(host, _) => {
+                !(host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
+            }
+            _ => false,
+        };
+        servers.iter().any(exposed)
+    }
+}
+
+impl fmt::Display for Place {
+    /// Addresses, and nothing that lets anybody in.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (servers, service) = match self {
+            Self::Node(info) => (std::slice::from_ref(&**info), None),
+            Self::Sentinel { sentinels, service, .. } => (&**sentinels, Some(service)),
+            Self::Cluster(nodes) => (&**nodes, None),
+        };
+        let addresses: Vec<String> = servers.iter().map(|info| info.addr().to_string()).collect();
+        f.write_str(&addresses.join(", "))?;
+        service.map_or(Ok(()), |service| write!(f, ", service {service}"))
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
-            .field("place", &place)
+            .field("place", &format_args!("{} at {}", self.place.kind(), self.place))
             .field("prefix", &self.prefix)
             .field("wait_replicas", &self.wait_replicas)
             .field("recheck", &self.recheck)

@@ -54,12 +54,17 @@ impl Sessions {
     pub(super) fn new(options: &RedisOptions, random: &dyn Random) -> Result<Self, StoreError> {
         let mut node = [0; 8];
         random.fill(&mut node).map_err(|error| unavailable(error.to_string()))?;
+        Self::named(options, u64::from_ne_bytes(node))
+    }
+
+    /// `node` has to be unlike that of any other node.
+    pub(super) fn named(options: &RedisOptions, node: u64) -> Result<Self, StoreError> {
         Ok(Self {
             links: Links::new(options)?,
             prefix: options.prefix.clone(),
             recheck: millis(options.recheck).unsigned_abs(),
             time: Time::new(),
-            node: u64::from_ne_bytes(node),
+            node,
             operations: AtomicU64::new(0),
         })
     }
@@ -120,8 +125,7 @@ impl Sessions {
         }
     }
 
-    /// Adds a session that is in the registry. The name is taken only if the random source is broken, and the one who has it
-    /// must not lose the session.
+    /// Adds a session that is in the registry, unless it is there. If Redis forgets it, it is found in the registry again.
     pub(super) async fn open(
         &self,
         session: &Session,
@@ -133,8 +137,7 @@ impl Sessions {
         let mut args = texts([self.name_operation(), forget]);
         args.extend(record::session(session, ip));
         args.extend(record::account(account));
-        let made: bool = self.run("open a session", &OPEN, session.client, args, Kind::Durable).await?;
-        if made { Ok(()) } else { Err(unavailable("a session with this client id exists")) }
+        self.run::<i64>("open a session", &OPEN, session.client, args, Kind::Relaxed).await.map(drop)
     }
 
     /// The session was just found in the registry, and this is its account.

@@ -4,9 +4,10 @@
 //!
 //! - A session is **registered first** and opened in Redis then; at last the registry is asked again. Whatever ended it
 //!   meanwhile has either seen it there, or is seen now.
-//! - A session is **ended in Redis first**: what is left of it in the registry is good for nothing.
-//! - A change of an account that ends sessions is made in the registry, which tells which they were, and is not acknowledged
-//!   before they have ended in Redis too. If the node dies in between nobody was told, and the recheck ends them.
+//! - A session **ends in the registry first**: what is missing in Redis may have been forgotten by it, and is found in the
+//!   registry again.
+//! - What ends sessions is not acknowledged before they have ended in Redis too. If the node dies in between nobody was told,
+//!   and the recheck ends them.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -28,15 +29,19 @@ use super::error::NAME;
 use super::sessions::Stored;
 use crate::registry::Registry;
 
+/// How often it is noted how far a session in use is. So much may be lost if Redis forgets everything.
+const NOTED_EVERY: Duration = Duration::from_secs(60 * 60);
 /// How many dead sessions are looked at at once.
 const PURGED_TOGETHER: u32 = 64;
 
 #[async_trait]
-impl<R: Registry> Store for RedisStore<R> {
+impl<R: Registry + ?Sized> Store for RedisStore<R> {
     async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
-        let Some(Stored { record, now, unverified }) = self.sessions.find(client).await? else { return Ok(None) };
-        let found = Found { session: record.session, account: record.account, now };
-        if unverified { self.verify(found).await } else { Ok(Some(found)) }
+        match self.sessions.find(client).await? {
+            None => self.restore(client).await,
+            Some(stored) if stored.unverified => self.verify(stored.into()).await,
+            Some(stored) => Ok(Some(stored.into())),
+        }
     }
 
     async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
@@ -102,8 +107,9 @@ impl<R: Registry> Store for RedisStore<R> {
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
-        self.sessions.close(client, Some(account)).await?;
-        self.registry.end_session(account, client, trace).await
+        let ended = self.registry.end_session(account, client, trace).await?;
+        self.sessions.close(client, Some(account)).await.map_err(made_anyway)?;
+        Ok(ended)
     }
 
     async fn sessions(&self, account: AccountId) -> Result<(Timestamp, Vec<SessionEntry>), StoreError> {
@@ -113,11 +119,14 @@ impl<R: Registry> Store for RedisStore<R> {
         let found = try_join_all(found).await?;
         let mut entries = Vec::new();
         for (mut entry, stored) in registered.into_iter().zip(found) {
-            // One that is on its way in, or dead.
-            let Some(stored) = stored else { continue };
-            now = now.max(stored.now);
-            entry.session = stored.record.session;
-            entry.device.ip = stored.record.ip;
+            if let Some(stored) = stored {
+                now = now.max(stored.now);
+                entry.session = stored.record.session;
+                entry.device.ip = stored.record.ip.or(entry.device.ip);
+            } else if entry.session.expires_at <= now {
+                // Over for so long that Redis has forgotten it.
+                continue;
+            }
             entries.push(entry);
         }
         entries.sort_by_key(|SessionEntry { session, .. }| {
@@ -217,7 +226,22 @@ impl<R: Registry> Store for RedisStore<R> {
     }
 }
 
-impl<R: Registry> RedisStore<R> {
+impl<R: Registry + ?Sized> RedisStore<R> {
+    /// A session that Redis does not know, and may have forgotten: then it goes on from where it was last noted, and the token
+    /// that its client presents heals the rest. If its registered end has come, nobody can say whether it went on.
+    async fn restore(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
+        let Some(registered) = self.registry.find(client).await? else { return Ok(None) };
+        if self.sessions.time.observe(registered.now) >= registered.session.expires_at {
+            return Ok(None);
+        }
+        self.open_registered(&registered.session, None).await?;
+        let restored = self.sessions.find(client).await?;
+        if restored.is_some() {
+            tracing::warn!(%client, "restored a session that Redis had forgotten");
+        }
+        Ok(restored.map(Into::into))
+    }
+
     /// Looks a session up in the registry. One that is not there has ended; if the registry cannot tell, it is asked another
     /// time.
     async fn verify(&self, found: Found) -> Result<Option<Found>, StoreError> {
@@ -242,6 +266,12 @@ impl<R: Registry> RedisStore<R> {
         };
         if let Err(error) = self.sessions.refresh(client, &registered.account).await {
             tracing::debug!(%client, %error, "it is not noted that the session was found in the registry");
+        }
+        let unnoted = found.session.last_seen_at.since(registered.session.last_seen_at);
+        if unnoted >= NOTED_EVERY
+            && let Err(error) = self.registry.note(&found.session).await
+        {
+            tracing::debug!(%client, %error, "it is not noted how far a session is");
         }
         let newer = registered.account.updated_at >= found.account.updated_at;
         Ok(Some(Found { account: if newer { registered.account } else { found.account }, ..found }))
@@ -307,6 +337,12 @@ impl<R: Registry> RedisStore<R> {
             return Ok(false);
         }
         self.end_session(account, client, &Trace::NONE).await
+    }
+}
+
+impl From<Stored> for Found {
+    fn from(Stored { record, now, .. }: Stored) -> Self {
+        Self { session: record.session, account: record.account, now }
     }
 }
 

@@ -440,10 +440,13 @@ pub(super) fn purge_others(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
     EXPIRED.iter().map(|sql| tx.execute(sql, params![now, limit]).map(|purged| purged as u64)).sum()
 }
 
-/// Takes over when a session was last seen and when it ends.
+/// Takes over how far a session is that is kept elsewhere.
 pub(super) fn note(tx: &Tx<'_>, session: &Session) -> rusqlite::Result<()> {
     tx.execute(
         "UPDATE sessions SET
+             handed_out_at = CASE WHEN generation <= ?5 THEN ?6 ELSE handed_out_at END,
+             generation = max(generation, ?5),
+             confirmed = max(confirmed, ?7),
              last_seen_at = max(last_seen_at, ?2),
              expires_at = max(expires_at, ?3),
              purge_at = CASE WHEN purge_at <= ?4 THEN max(expires_at, ?3) ELSE purge_at END
@@ -453,6 +456,9 @@ pub(super) fn note(tx: &Tx<'_>, session: &Session) -> rusqlite::Result<()> {
             session.last_seen_at.as_millis(),
             session.expires_at.as_millis(),
             tx.time.now().as_millis(),
+            session.generation.get(),
+            session.handed_out_at.map(Timestamp::as_millis),
+            session.confirmed.get(),
         ],
     )
     .map(drop)

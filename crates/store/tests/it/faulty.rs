@@ -9,7 +9,7 @@ use baton_core::one_time::{OneTimeId, Purpose};
 use baton_core::ports::{NewOneTime, Store};
 use baton_core::session::{AccountId, AccountUpdate, Swapped};
 use baton_store::clock::ManualClock;
-use baton_store::faulty::{Fault, FaultyStore, Operation};
+use baton_store::faulty::{Fault, FaultyStore, Operation, Wire};
 use baton_store::memory::MemoryStore;
 
 use crate::fixture::{DAY, START, client, mails, new_account, new_session, rotation};
@@ -82,6 +82,39 @@ async fn a_call_can_be_stopped_before_and_after() {
         assert!(!calling.is_finished());
         held.release();
         assert!(matches!(calling.await.expect("joined"), Ok(Swapped::Done(_))));
+    }
+}
+
+/// Loses what goes there, or what comes back.
+struct Cut {
+    there: bool,
+}
+
+#[async_trait::async_trait]
+impl Wire for Cut {
+    async fn go(&self, operation: Operation) -> Result<(), StoreError> {
+        self.cut(operation, self.there)
+    }
+
+    async fn back(&self, operation: Operation) -> Result<(), StoreError> {
+        self.cut(operation, !self.there)
+    }
+}
+
+impl Cut {
+    fn cut(&self, operation: Operation, lost: bool) -> Result<(), StoreError> {
+        let told = StoreError::Uncertain { store: "cut", cause: format!("{operation:?}").into() };
+        if lost { Err(told) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_on_the_way_back_was_done() {
+    for (there, then) in [(true, 1), (false, 2)] {
+        let store = FaultyStore::behind(Arc::new(Cut { there }), faulty().await.inner().clone());
+        let told = swap(&store).await.expect_err("the wire is cut").to_string();
+        assert!(told.contains("Swap"), "{told}");
+        assert_eq!(generation(&store).await, then);
     }
 }
 

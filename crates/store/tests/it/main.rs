@@ -3,8 +3,13 @@
 mod clock;
 mod faulty;
 mod fixture;
+mod losing;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod processes;
+#[cfg(feature = "postgres")]
+mod proxy;
 #[cfg(all(feature = "redis", feature = "postgres"))]
 mod redis;
 mod sqlite_migrate;

@@ -11,8 +11,8 @@ use baton_testkit::postgres::Server;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Schema;
-use super::proxy::{Mode, Proxy};
 use crate::fixture::{RENEWAL, client, new_account, new_session, rotation};
+use crate::proxy::{Mode, Proxy};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

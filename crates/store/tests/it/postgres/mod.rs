@@ -5,7 +5,6 @@ mod inspect;
 mod open;
 mod pooler;
 mod processes;
-mod proxy;
 mod purge;
 mod suite;
 mod time;

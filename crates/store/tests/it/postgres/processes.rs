@@ -1,77 +1,27 @@
 //! Several processes on one database.
 
-use std::process::{Command, Stdio};
-
-use baton_core::Store;
-use baton_core::event::Trace;
-use baton_core::session::Swapped;
 use baton_store::postgres::{PostgresOptions, PostgresStore};
 
 use super::Schema;
-use crate::fixture::{client, new_account, new_session, rotation};
+use crate::processes::{agree, take_part};
 
 const URL: &str = "BATON_TEST_POSTGRES_URL";
-const ROUNDS: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_agree_on_who_rotates() {
     for count in [2, 4] {
         let schema = Schema::fresh();
         let store = schema.must_open().await;
-        let answer =
-            store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("create");
-        let opened = answer.1.expect("a session was asked for");
-        let url = format!(
-            "postgres://baton@127.0.0.1:{}/postgres?sslmode=disable&schema={}",
-            schema.server.port, schema.name
-        );
-        let others: Vec<_> = (0..count)
-            .map(|_| {
-                Command::new(std::env::current_exe().expect("this program"))
-                    .args(["--exact", "postgres::processes::one_of_several", "--ignored", "--nocapture"])
-                    .env(URL, &url)
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::inherit())
-                    .spawn()
-                    .expect("start a process")
-            })
-            .collect();
-        let mut won = 0;
-        for other in others {
-            let output = tokio::task::block_in_place(|| other.wait_with_output()).expect("wait");
-            assert!(output.status.success());
-            let text = String::from_utf8_lossy(&output.stdout);
-            let told = text.split("rotations made: ").nth(1).and_then(|rest| rest.split(';').next());
-            won += told.and_then(|number| number.parse::<u32>().ok()).unwrap_or_else(|| panic!("{text}"));
-        }
-        let session = store.find(client(1)).await.expect("find").expect("there").session;
-        assert_eq!(session.generation.get() - opened.generation.get(), won, "with {count} processes");
-        assert!(won >= u32::try_from(ROUNDS).expect("small"));
+        let url = schema.server.url(&schema.name);
+        agree(&store, count, "postgres::processes::one_of_several", URL, &url).await;
     }
 }
 
 /// What each of them does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "run by the other test, in a process of its own"]
-#[expect(clippy::print_stdout, reason = "this is how it answers")]
 async fn one_of_several() {
     let url = std::env::var(URL).expect("a URL");
-    let store = PostgresStore::open(PostgresOptions::from_url(&url).expect("a good URL")).await.expect("open");
-    let mut won = 0;
-    let mut session = store.find(client(1)).await.expect("find").expect("there").session;
-    for _ in 0..ROUNDS {
-        let swap = rotation(&session);
-        match store.swap(client(1), &swap, None).await.expect("swap") {
-            Swapped::Done(at) => {
-                won += 1;
-                session = session.swapped(&swap, at).expect("made");
-            }
-            Swapped::Moved(now) => {
-                assert!(now.generation > session.generation && now.last_seen_at >= session.last_seen_at);
-                session = now;
-            }
-            Swapped::Gone => panic!("the session is gone"),
-        }
-    }
-    println!("rotations made: {won};");
+    let options = PostgresOptions::from_url(&url).expect("a good URL");
+    take_part(&PostgresStore::open(options).await.expect("open")).await;
 }

@@ -47,22 +47,21 @@ async fn a_purge_scans_no_table_and_looks_at_little_more_than_it_removes() {
             "SELECT seq_scan, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_all_tables
              WHERE relid = 'baton.sessions'::regclass",
         );
-        // So often that a plan without the values might be made.
-        for _ in 0..10 {
+        // So often that a plan without the values might be made, and once when nothing is left to be done.
+        for round in 0..11 {
+            let due = if round < 10 { 40 } else { 0 };
             let tx = client.transaction().await.expect("begin");
             let before = tx.query_one(&counts, &[]).await.expect("look");
             let purged = tx.query_one(&schema.text("SELECT baton.purge(20)"), &[]).await.expect("purge");
-            assert_eq!(purged.get::<_, i64>(0), 20);
+            assert_eq!(purged.get::<_, i64>(0), due / 2);
             let after = tx.query_one(&counts, &[]).await.expect("look");
             let [scans, read, fetched] =
                 [0, 1, 2].map(|column| after.get::<_, i64>(column) - before.get::<_, i64>(column));
             assert_eq!((scans, read), (0, 0), "analyzed: {analyzed}");
-            // Twenty to be removed and as many to be put off, each found by one index and taken by another.
-            assert!((40..=3 * 40).contains(&fetched), "analyzed: {analyzed}: {fetched}");
+            // Those to be removed and as many to be put off, each found by one index and taken by another.
+            assert!((due..=3 * due).contains(&fetched), "analyzed: {analyzed}, round {round}: {fetched}");
             tx.commit().await.expect("commit");
         }
-        let left = client.query_one(&schema.text("SELECT baton.purge(20)"), &[]).await.expect("purge");
-        assert_eq!(left.get::<_, i64>(0), 0);
     }
 }
 
