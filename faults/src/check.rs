@@ -3,11 +3,11 @@
 //! It is sound: it complains only if the rule was broken at every possible moment between a request's `sent` and `answered`.
 //! The rules are those of `docs/design.md` §2.5.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Actor, Answer, Deed, Ending, Exchange, Fault, Handed, Heal, History};
+use crate::history::{About, Actor, Answer, Deed, Ending, Exchange, Fault, Handed, Heal, History};
 
 /// A rule, by what breaks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +65,8 @@ pub(crate) struct Counts {
     pub(crate) ghosts: u64,
     /// Clients that were refused after they had lost a response.
     pub(crate) locked_out: u64,
+    /// Rotations and uses of which a node did not hear whether they were stored.
+    pub(crate) doubts: u64,
     /// Generations that were delivered again: resends, and rotations that were made anew after the store had lost them.
     pub(crate) again: u64,
     /// Superseded tokens that were accepted after their window, because the store had lost the rotation.
@@ -85,7 +87,8 @@ pub(crate) struct Findings {
 
 /// Checks a run.
 pub(crate) fn check(history: &History) -> Findings {
-    let mut checker = Checker { history, findings: Findings::default() };
+    let doubts = history.doubts.iter().map(|doubt| (&*doubt.client, doubt.about, doubt.generation)).collect();
+    let mut checker = Checker { history, doubts, findings: Findings::default() };
     checker.findings.counts = history.phases.iter().map(|phase| (phase.name.clone(), Counts::default())).collect();
     let mut by_session: Vec<Vec<&Exchange>> = vec![Vec::new(); history.sessions.len()];
     for exchange in &history.exchanges {
@@ -95,6 +98,9 @@ pub(crate) fn check(history: &History) -> Findings {
     for heal in &history.heals {
         heals.entry(&heal.client).or_default().push(heal);
         checker.count(heal.at, |counts| counts.heals += 1);
+    }
+    for doubt in &history.doubts {
+        checker.count(doubt.at, |counts| counts.doubts += 1);
     }
     for sign_in in &history.sign_ins {
         checker.sign_in(sign_in.sent, &sign_in.answer);
@@ -122,6 +128,8 @@ struct Proof<'a> {
 
 struct Checker<'a> {
     history: &'a History,
+    /// What the nodes say themselves that they do not know.
+    doubts: HashSet<(&'a str, About, u32)>,
     findings: Findings,
 }
 
@@ -201,10 +209,12 @@ impl Checker<'_> {
     /// S4.
     fn resurrection(&mut self, exchange: &Exchange, endings: &[&Ending]) {
         let over = |ending: &&Ending| ending.acknowledged.is_some_and(|at| at < exchange.sent);
-        let Some(ending) = endings.iter().copied().find(over) else { return };
+        if !endings.iter().any(over) {
+            return;
+        }
         self.count(exchange.sent, |counts| counts.ghosts += 1);
         if exchange.accepted() {
-            self.complain(Rule::Resurrected, format!("{exchange:?} after {ending:?}"));
+            self.complain(Rule::Resurrected, format!("{exchange:?} after {endings:?}"));
         }
     }
 
@@ -223,7 +233,7 @@ impl Checker<'_> {
                 continue;
             }
             let broken = if next { since > buffer } else { true };
-            if !self.stands(proof.exchange, exchange.answered) {
+            if self.is_in_doubt(proof) || !self.stands(proof.exchange, exchange.answered) {
                 excused |= broken;
                 continue;
             }
@@ -252,16 +262,16 @@ impl Checker<'_> {
         }
         for earlier in all {
             let Some(before) = earlier.delivered() else { continue };
-            let stands = self.stands(earlier, exchange.answered);
+            let stands = !self.doubts(exchange, About::Rotation, before) && self.stands(earlier, exchange.answered);
             if before > generation && earlier.answered < exchange.sent && stands {
                 self.complain(Rule::Backwards, format!("{exchange:?} after {earlier:?}"));
             }
             if before == generation && !std::ptr::eq(*earlier, exchange) && earlier.sent <= exchange.sent {
-                self.count(exchange.sent, |counts| counts.again += 1);
-                // Also if it was the answer to a compare-and-set that got lost: then the loser believes that it may have won.
+                // Who does not hear whether it won the race believes that it may have.
                 let noticed = earlier.answered.max(exchange.answered);
-                let covered = [*earlier, exchange].into_iter().any(|one| !self.stands(one, noticed));
-                if !self.history.forgiving && !covered {
+                let excused = self.doubts(exchange, About::Rotation, generation) || !self.stands(earlier, noticed);
+                self.count(exchange.sent, |counts| counts.again += 1);
+                if !self.history.forgiving && !excused {
                     self.complain(Rule::Twice, format!("{exchange:?} and {earlier:?}"));
                 }
             }
@@ -302,6 +312,9 @@ impl Checker<'_> {
         // The first of the rotations that were lost is the oldest.
         let delivery = all.iter().find(|exchange| exchange.delivered() == Some(heal.from + 1));
         let Some(delivery) = delivery else { return };
+        if self.doubts.contains(&(&*heal.client, About::Rotation, heal.from + 1)) {
+            return;
+        }
         if self.stands(delivery, heal.at) {
             self.complain(Rule::LostTooMuch, format!("{heal:?} of {delivery:?}"));
         } else {
@@ -317,6 +330,17 @@ impl Checker<'_> {
         let name = fault.name.clone();
         let entry = self.findings.oldest_loss.entry(name).or_insert((Duration::ZERO, bound));
         *entry = (entry.0.max(age), entry.1.max(bound));
+    }
+
+    /// Whether the node that gave the proof does not know itself whether it was stored.
+    fn is_in_doubt(&self, proof: &Proof<'_>) -> bool {
+        let about = if proof.presented { About::Use } else { About::Rotation };
+        self.doubts(proof.exchange, about, proof.generation)
+    }
+
+    /// Whether a node doubts this about the session of the exchange.
+    fn doubts(&self, exchange: &Exchange, about: About, generation: u32) -> bool {
+        self.doubts.contains(&(&*self.history.sessions[exchange.session].client, about, generation))
     }
 
     /// Whether the rotation that this exchange shows was still on record at `at`: no fault until then can have undone it.

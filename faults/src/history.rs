@@ -18,6 +18,7 @@ pub(crate) struct History {
     pub(crate) sign_ins: Vec<SignIn>,
     pub(crate) endings: Vec<Ending>,
     pub(crate) heals: Vec<Heal>,
+    pub(crate) doubts: Vec<Doubt>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) phases: Vec<Phase>,
     /// Sessions whose client did not get through any more at the end, although everything had been put right.
@@ -111,6 +112,25 @@ pub(crate) struct Heal {
     pub(crate) client: String,
     pub(crate) from: u32,
     pub(crate) to: u32,
+}
+
+/// A node's log says that it does not know whether something was stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Doubt {
+    /// When the line was read.
+    pub(crate) at: Duration,
+    pub(crate) client: String,
+    pub(crate) generation: u32,
+    pub(crate) about: About,
+}
+
+/// Of what is not known whether it was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum About {
+    /// The rotation to this generation, which was handed out all the same.
+    Rotation,
+    /// That this generation was presented.
+    Use,
 }
 
 /// What was done to the servers.

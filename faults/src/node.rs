@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::history::About;
 use crate::world::World;
 use crate::{Failure, note};
 
@@ -185,17 +186,22 @@ impl Drop for Node {
 
 /// What the history wants to know of a log.
 fn look_at(line: &str, world: &World) {
-    if !line.contains("healed a lost rotation") {
+    const HEALED: &str = "healed a lost rotation";
+    const ROTATION: &str = "rotation may not have been stored";
+    const USE: &str = "could not note the use of a token";
+    // Most lines are about something else, and need not be read.
+    if ![HEALED, ROTATION, USE].iter().any(|message| line.contains(message)) {
         return;
     }
     let Ok(line) = serde_json::from_str::<Value>(line) else { return };
-    let number = |name: &str| match &line[name] {
-        Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    if let (Some(client), Some(from), Some(to)) = (line["client"].as_str(), number("from"), number("to")) {
-        world.healed(client.to_owned(), from, to);
+    let text = |name: &str| line[name].as_str().unwrap_or_default();
+    let number = |name: &str| text(name).parse().unwrap_or(0);
+    let client = text("client").to_owned();
+    match text("message") {
+        HEALED => world.healed(client, number("from"), number("to")),
+        ROTATION => world.doubted(client, number("generation"), About::Rotation),
+        USE => world.doubted(client, number("generation"), About::Use),
+        _ => {}
     }
 }
 

@@ -11,7 +11,7 @@ const SHOWN: usize = 20;
 /// A figure by its name.
 type Column = (&'static str, fn(&Counts) -> u64);
 
-const COLUMNS: [Column; 14] = [
+const COLUMNS: [Column; 15] = [
     ("requests", |counts| counts.requests),
     ("rotations", |counts| counts.rotations),
     ("batches", |counts| counts.batches),
@@ -23,6 +23,7 @@ const COLUMNS: [Column; 14] = [
     ("sign-ins", |counts| counts.sign_ins),
     ("ends", |counts| counts.sign_outs),
     ("ghosts", |counts| counts.ghosts),
+    ("in doubt", |counts| counts.doubts),
     ("again", |counts| counts.again),
     ("late", |counts| counts.late),
     ("locked out", |counts| counts.locked_out),
@@ -127,6 +128,7 @@ impl AddAssign for Counts {
         self.sign_outs += other.sign_outs;
         self.ghosts += other.ghosts;
         self.locked_out += other.locked_out;
+        self.doubts += other.doubts;
         self.again += other.again;
         self.late += other.late;
     }

@@ -16,8 +16,6 @@ use crate::proxy::Way;
 const POSTGRES_LOSES: Duration = Duration::from_millis(600);
 /// How far a replica may have been behind before it was cut off.
 const LAG: Duration = Duration::from_secs(1);
-/// A cut loses nothing that was there before it: only what was on its way.
-const ON_ITS_WAY: Option<Duration> = Some(Duration::ZERO);
 
 /// A scenario, by the name that `--only` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,14 +180,14 @@ fn promote(replica: &baton_testkit::redis::Server) -> Result<(), Failure> {
 
 /// One node's way to the store, then everybody's.
 async fn cut(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
-    let fault = cluster.fault("a node was cut off", ON_ITS_WAY).await;
+    let fault = cluster.fault("a node was cut off", None).await;
     let proxy = &cluster.proxies[rng.usize(..cluster.proxies.len())];
     proxy.set(Way::Cut);
     wait(rng, 800..1_500).await;
     proxy.set(Way::Clear);
     cluster.over(fault).await?;
     for _ in 0..2 {
-        let mut fault = cluster.fault("all nodes were cut off", ON_ITS_WAY).await;
+        let mut fault = cluster.fault("all nodes were cut off", None).await;
         cluster.set_ways(Way::Cut);
         // What was on its way may still arrive.
         sleep(Duration::from_millis(100)).await;
@@ -205,7 +203,7 @@ async fn cut(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 /// What is asked is done, and nobody hears of it; then they ask again.
 async fn deaf(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
     for _ in 0..3 {
-        let fault = cluster.fault("answers were lost", ON_ITS_WAY).await;
+        let fault = cluster.fault("answers were lost", None).await;
         cluster.set_ways(Way::Deaf);
         wait(rng, 100..500).await;
         cluster.set_ways(Way::Cut);
@@ -231,9 +229,9 @@ async fn slow(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 async fn full_disk(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
     let io = Failure::io("the small disk");
     let loses = match cluster.store {
-        Store::Postgres(_) | Store::Redis(_) => Some(POSTGRES_LOSES),
-        // Whether SQLite has written something when it says that it cannot is not known.
-        Store::Sqlite => ON_ITS_WAY,
+        Store::Postgres(_) => Some(POSTGRES_LOSES),
+        Store::Redis(_) => None,
+        Store::Sqlite => None,
     };
     let fault = cluster.fault("the disk was full", loses).await;
     let mut ballast = fs::File::create(cluster.ballast()).map_err(&io)?;
@@ -296,7 +294,8 @@ async fn pause(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> {
 
 /// All of it, one upon the other.
 async fn storm(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
-    let fault = cluster.fault("there was a storm", Some(POSTGRES_LOSES)).await;
+    let loses = matches!(cluster.store, Store::Postgres(_)).then_some(POSTGRES_LOSES);
+    let fault = cluster.fault("there was a storm", loses).await;
     for _ in 0..10 {
         let number = rng.usize(..cluster.nodes.len());
         match rng.u8(..6) {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::history::{Actor, Answer, Deed, Ending, Exchange, Heal, History, Session, SignIn};
+use crate::history::{About, Actor, Answer, Deed, Doubt, Ending, Exchange, Heal, History, Session, SignIn};
 use crate::http::{Credentials, Http, Reply};
 
 /// Every account's.
@@ -183,6 +183,11 @@ impl World {
 
     pub(crate) fn write(&self, add: impl FnOnce(&mut History)) {
         add(&mut self.history.lock());
+    }
+
+    pub(crate) fn doubted(&self, client: String, generation: u32, about: About) {
+        let at = self.now();
+        self.history.lock().doubts.push(Doubt { at, client, generation, about });
     }
 
     pub(crate) fn healed(&self, client: String, from: u32, to: u32) {

@@ -147,7 +147,10 @@ impl Engine {
             Err(error) if swap.heals() => return Err(error.into()),
             Err(error) => {
                 // A note about what was seen. The request can be served without it.
-                tracing::warn!(client = %session.client, %error, "could not note the use of a token");
+                tracing::warn!(
+                    client = %session.client, generation = %swap.confirmed, %error,
+                    "could not note the use of a token"
+                );
                 (session.swapped(swap, now), now)
             }
         };

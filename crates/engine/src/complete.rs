@@ -45,7 +45,10 @@ impl Engine {
             Plan::HandOut { swap, .. } => match self.store.swap(session.client, swap, *ip).await {
                 Ok(swapped) => swapped,
                 Err(error @ StoreError::Uncertain { .. }) => {
-                    tracing::warn!(client = %session.client, %error, "rotation may not have been stored");
+                    tracing::warn!(
+                        client = %session.client, generation = %swap.generation, %error,
+                        "rotation may not have been stored"
+                    );
                     Swapped::Done(*now)
                 }
                 Err(error) => {

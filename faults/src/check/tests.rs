@@ -1,7 +1,7 @@
 //! Histories made by hand: good ones that must pass, and for each rule one that breaks it, which must be caught.
 
 use super::*;
-use crate::history::{Phase, Session, SignIn};
+use crate::history::{Doubt, Phase, Session, SignIn};
 
 const BUFFER: Duration = Duration::from_secs(2);
 
@@ -80,6 +80,11 @@ fn with(mut history: History, fault: Fault) -> History {
     history
 }
 
+/// A node did not hear whether something was stored.
+fn doubted(about: About, generation: u32, history: History) -> History {
+    History { doubts: vec![Doubt { at: ms(0), client: "c".into(), generation, about }], ..history }
+}
+
 fn rules(history: &History) -> Vec<Rule> {
     check(history).violations.iter().map(|violation| violation.rule).collect()
 }
@@ -131,6 +136,20 @@ fn a_forgiven_token_is_good_until_its_successor_was_used() {
 }
 
 #[test]
+fn what_a_node_does_not_know_proves_nothing() {
+    let late = || vec![rotated(0, 1), by_thief(blank(2_011, 1))];
+    assert_good(&doubted(About::Rotation, 2, history(late())));
+    assert_broken(Rule::Superseded, &doubted(About::Rotation, 1, history(late())));
+    assert_broken(Rule::Superseded, &doubted(About::Use, 2, history(late())));
+    let unseen = || vec![rotated(0, 1), blank(100, 2), blank(9_000, 1)];
+    assert_good(&doubted(About::Use, 2, forgiving(unseen())));
+    assert_broken(Rule::Superseded, &doubted(About::Rotation, 2, forgiving(unseen())));
+    let heal = Heal { at: ms(3_100), client: "c".into(), from: 1, to: 2 };
+    let healed = History { heals: vec![heal], ..history(vec![rotated(700, 1), blank(3_000, 2)]) };
+    assert_good(&doubted(About::Rotation, 2, healed));
+}
+
+#[test]
 fn a_third_token_is_caught() {
     // Well within the windows of both.
     let third = || vec![rotated(0, 1), rotated(1_000, 2), by_thief(blank(1_100, 1))];
@@ -176,9 +195,9 @@ fn a_generation_that_is_delivered_twice_is_caught() {
     assert_good(&forgiving(twice()));
     // The store had lost it.
     assert_good(&with(history(vec![rotated(700, 1), rotated(2_500, 1)]), crash(1_000, 2_000)));
-    // The slower one has never heard that it lost the race.
-    let slow = Exchange { answered: ms(1_100), ..rotated(390, 1) };
-    assert_good(&with(history(vec![slow, rotated(400, 1)]), crash(1_000, 2_000)));
+    // The slower one has never heard that it lost the race, and says so.
+    assert_good(&doubted(About::Rotation, 2, history(twice())));
+    assert_broken(Rule::Twice, &doubted(About::Rotation, 3, history(twice())));
 }
 
 #[test]
