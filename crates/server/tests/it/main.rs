@@ -15,6 +15,7 @@ mod postgres;
 mod rate_limits;
 mod readme;
 mod realms;
+mod redis;
 mod secrets;
 mod store_commands;
 mod support;

@@ -239,13 +239,18 @@ impl Link {
         match made {
             Ok(connection) => {
                 attempts.made += 1;
-                attempts.failed = None;
+                if attempts.failed.take().is_some() {
+                    tracing::info!("Redis can be reached again");
+                }
                 let current = (attempts.made, connection);
                 *self.current.lock() = Some(current.clone());
                 Ok(current)
             }
             Err(error) => {
                 let why = format!("connect: {error}");
+                if attempts.failed.is_none() {
+                    tracing::error!(error = why, "Redis cannot be reached");
+                }
                 attempts.failed = Some((Instant::now() + pause, pause, why.clone()));
                 Err(unavailable(why))
             }
