@@ -96,7 +96,7 @@ fn scenarios(cli: &Cli, run: &str, kind: Kind, rng: &mut Rng) -> Vec<Scenario> {
         let name = format!("{run}/{}", scenario.name());
         cli.only.is_empty() || cli.only.iter().any(|only| name.contains(only.as_str()))
     };
-    let once: Vec<Scenario> = Scenario::of(kind).iter().filter(wanted).copied().collect();
+    let once: Vec<Scenario> = Scenario::of(kind, cli.short).iter().filter(wanted).copied().collect();
     let mut all = once.clone();
     for _ in 1..if cli.short { 1 } else { cli.rounds } {
         let mut again = once.clone();

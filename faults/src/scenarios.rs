@@ -36,8 +36,8 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// Those that make sense with a store.
-    pub(crate) fn of(kind: Kind) -> &'static [Self] {
+    /// Those that make sense with a store. In the short form what is about the nodes alone is tried with one store.
+    pub(crate) fn of(kind: Kind, short: bool) -> &'static [Self] {
         match kind {
             Kind::Postgres => &[
                 Self::Calm,
@@ -51,6 +51,9 @@ impl Scenario {
                 Self::Pause,
                 Self::Storm,
             ],
+            Kind::Redis if short => {
+                &[Self::KillNodes, Self::FailOver, Self::KillAccounts, Self::Cut, Self::Deaf, Self::Storm]
+            }
             Kind::Redis => &[
                 Self::KillNodes,
                 Self::FailOver,
