@@ -14,8 +14,6 @@ use crate::proxy::Way;
 
 /// What was committed this long ago is on the disk: three times `wal_writer_delay`, as PostgreSQL's manual has it.
 const POSTGRES_LOSES: Duration = Duration::from_millis(600);
-/// How far a replica may have been behind before it was cut off.
-const LAG: Duration = Duration::from_secs(1);
 
 /// A scenario, by the name that `--only` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +150,12 @@ async fn kill_accounts(cluster: &Cluster, rng: &mut Rng) -> Result<(), Failure> 
 async fn fail_over(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> {
     for _ in 0..3 {
         let Store::Redis(redis) = &mut cluster.store else { return Ok(()) };
-        let cut_off = cluster.world.now();
+        let complete = cluster.world.now();
+        // Until it has what there was then.
+        let written = offset(&redis.primary, "master_repl_offset")?;
+        while offset(&redis.replica, "slave_repl_offset")? < written {
+            sleep(Duration::from_millis(10)).await;
+        }
         // It stands by itself: what the primary is given from now on never gets there.
         promote(&redis.replica)?;
         wait(rng, 300..1_500).await;
@@ -160,7 +163,7 @@ async fn fail_over(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
         let Store::Redis(redis) = &mut cluster.store else { return Ok(()) };
         redis.primary.kill();
         let gone = cluster.world.now();
-        fault.loses = Some(fault.from - cut_off + LAG);
+        fault.loses = Some(fault.from - complete);
         wait(rng, 300..1_500).await;
         fault.away = Some((gone, cluster.world.now()));
         for proxy in &cluster.proxies {
@@ -172,6 +175,13 @@ async fn fail_over(cluster: &mut Cluster, rng: &mut Rng) -> Result<(), Failure> 
         wait(rng, 500..1_500).await;
     }
     Ok(())
+}
+
+/// How far a server is in what is replicated.
+fn offset(server: &baton_testkit::redis::Server, name: &str) -> Result<u64, Failure> {
+    let said = server.says(&["INFO", "replication"]);
+    let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+    value.ok_or_else(|| Failure::Server(format!("Redis does not say its {name}: {said}")))
 }
 
 fn promote(replica: &baton_testkit::redis::Server) -> Result<(), Failure> {
