@@ -122,6 +122,8 @@ fn servers_that_start_at_once_on_an_empty_database_share_it() {
     for node in &nodes {
         assert!(held.adopt(&node.members_only(&held)));
     }
+    // The whole of their logs.
+    nodes.iter().for_each(Baton::stop);
     let made = nodes.iter().filter(|node| node.log().contains("database schema brought up to date")).count();
     assert_eq!(made, 1, "the schema is made once");
 }
@@ -214,17 +216,16 @@ fn while_the_database_is_away_every_route_says_so_and_nobody_is_signed_out() {
         assert_eq!((ready.status, ready.code()), (503, "unavailable".to_owned()), "{ready:?}");
         assert!(!ready.header("retry-after").is_empty() && !ready.body.contains("postgres"), "{ready:?}");
         // The log names the store and the cause.
-        let log = node.log();
         for told in ["PostgreSQL cannot be reached", "not ready error=postgres: ", "could not authenticate a request"] {
-            assert!(log.contains(told), "{told}: {log}");
+            node.wait_for_log(told);
         }
-        assert!(log.contains("refused"), "{log}");
+        node.wait_for_log("refused");
     }
 
     server.restart(&[]);
     for node in nodes {
         eventually("ready again", || (node.get("/readyz").send().status == 200).then_some(()));
-        assert!(node.log().contains("PostgreSQL can be reached again"), "{}", node.log());
+        node.wait_for_log("PostgreSQL can be reached again");
         for _ in 0..3 {
             let answer = node.members_only(&held);
             assert_eq!(answer.status, 200, "{answer:?}");
