@@ -24,7 +24,8 @@ impl Engine {
     ///
     /// Never fails: the handler has run, and its response must not be lost because a store is away. If the rotation was
     /// not made the answer is blank and the presented token stays good; if that is not known the new token is handed out,
-    /// since a token that the store forgot heals.
+    /// since a token that the store forgot heals. Handing out a token once more leaves nothing to heal from, and nobody has
+    /// used that token yet, so there the answer is blank too.
     pub async fn complete(&self, grant: &Grant) -> Handover {
         let Grant { session, plan, .. } = grant;
         match complete(session, plan, &self.answer(grant).await) {
@@ -44,7 +45,7 @@ impl Engine {
             Plan::Blank | Plan::Keep => unmoved(),
             Plan::HandOut { swap, .. } => match self.store.swap(session.client, swap, *ip).await {
                 Ok(swapped) => swapped,
-                Err(error @ StoreError::Uncertain { .. }) => {
+                Err(error @ StoreError::Uncertain { .. }) if !swap.resends() => {
                     tracing::warn!(
                         client = %session.client, generation = %swap.generation, %error,
                         "rotation may not have been stored"

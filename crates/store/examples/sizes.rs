@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Fills a throw-away store of each kind with that many sessions, has each of them rotated, and asks the database before and
-//! after how much room its tables and indexes take.
+//! after how much room its tables and indexes take, and Redis how much memory.
 
 #![allow(clippy::print_stdout, reason = "it is what it is for")]
 
@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use baton_core::Store;
 use baton_core::event::Trace;
+use baton_core::ports::{Random, RandomError};
 use baton_core::session::{Device, NewAccount, NewSession, PasswordHash, Profile, Renewal, Swap};
 use baton_core::token::ClientId;
 use baton_store::clock::SystemClock;
 use baton_store::postgres::{PostgresOptions, PostgresStore};
+use baton_store::redis::{RedisOptions, RedisStore};
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
 use baton_testkit::postgres::Server;
 use tokio::task::JoinSet;
@@ -39,7 +41,8 @@ async fn main() -> Result<(), Failure> {
     let sessions: usize = std::env::args().nth(1).map_or(Ok(100_000), |count| count.parse())?;
     println!("{sessions} sessions, {SESSIONS_PER_ACCOUNT} an account, each rotated {ROTATIONS} times");
     in_sqlite(sessions).await?;
-    in_postgres(sessions).await
+    in_postgres(sessions).await?;
+    in_redis(sessions).await
 }
 
 async fn in_sqlite(sessions: usize) -> Result<(), Failure> {
@@ -81,6 +84,39 @@ async fn in_postgres(sessions: usize) -> Result<(), Failure> {
     report("rotated", sessions, &sizes().await?);
     store.close().await;
     Ok(())
+}
+
+async fn in_redis(sessions: usize) -> Result<(), Failure> {
+    let server = baton_testkit::redis::Server::own(&[]);
+    let folder = tempfile::tempdir()?;
+    let clock = Arc::new(SystemClock::new());
+    let accounts = Arc::new(SqliteStore::open(folder.path().join("baton.db"), SqliteOptions::default(), clock)?);
+    let options = RedisOptions::from_url(&format!("redis://127.0.0.1:{}", server.port))?;
+    let store = Arc::new(RedisStore::open(&options, accounts.clone(), &OneNode).await?);
+    let told = |section: &str, name: &str| {
+        let info = server.says(&["INFO", section]);
+        let value = info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':').map(str::to_owned));
+        value.ok_or_else(|| format!("Redis does not tell {name}"))
+    };
+    let memory = || -> Result<i64, Failure> { Ok(told("memory", "used_memory")?.parse()?) };
+    println!("Redis {}, besides the row in SQLite or PostgreSQL", told("server", "redis_version")?);
+    let before = memory()?;
+    let clients = sign_in(store.clone(), sessions).await?;
+    report("signed in", sessions, &[("memory".to_owned(), memory()? - before)]);
+    rotate(store.clone(), clients).await?;
+    report("rotated", sessions, &[("memory".to_owned(), memory()? - before)]);
+    store.close();
+    Ok(accounts.close().await?)
+}
+
+/// There is only one, so its name may be anything.
+struct OneNode;
+
+impl Random for OneNode {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), RandomError> {
+        bytes.fill(1);
+        Ok(())
+    }
 }
 
 fn report(when: &str, sessions: usize, sizes: &[(String, i64)]) {

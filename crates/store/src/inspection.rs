@@ -1,6 +1,7 @@
 //! What an operator gets to see of a store: `baton store check`.
 
 use std::fmt::Display;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use std::time::Duration;
 
 use serde_json::Value;
@@ -91,7 +92,7 @@ impl Inspection {
 }
 
 /// For people: thousands, millions and so on, of bytes.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub(crate) fn bytes(count: u64) -> String {
     let mut count = count as f64;
     for unit in ["bytes", "kB", "MB", "GB"] {

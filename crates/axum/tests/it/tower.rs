@@ -236,6 +236,28 @@ fn a_rotation_of_unknown_outcome_hands_the_token_out() {
     }
 }
 
+/// A window that may not be open must not be counted on: had the token been handed out and used, a sibling of the request
+/// would be refused.
+#[test]
+fn a_resend_of_unknown_outcome_hands_nothing_out() {
+    for fault in [Fault::UncertainNotApplied, Fault::UncertainApplied] {
+        let mut settings = Settings::default();
+        settings.rules.forgive_lost_responses = true;
+        let (app, store) = TestApp::faulty(settings, HttpSettings::default());
+        let first = app.register("ann@example.com");
+        assert!(app.get_as(&first, "/me").send().held().is_some(), "and this response is lost");
+        app.advance(BUFFER);
+        store.fail_next(Operation::Swap, fault);
+        let mut held = first.clone();
+        held.adopt(&app.get_as(&first, "/me").send());
+        assert_eq!(app.get_as(&held, "/me").send().status, 200, "{fault:?}");
+        assert_eq!(app.get_as(&first, "/me").send().status, 200, "{fault:?}: a sibling is refused");
+        app.advance(BUFFER);
+        let second = app.get_as(&first, "/me").send().held().unwrap_or_else(|| panic!("{fault:?}: no token"));
+        assert_eq!(second.generation(), 2, "{fault:?}");
+    }
+}
+
 /// A token from ahead can only be let in once the record has been moved up to it.
 #[test]
 fn a_session_that_cannot_be_healed_is_503() {

@@ -23,12 +23,10 @@ pub(crate) fn check(setting: &Setting, history: &History, requests: &[Request]) 
     if run.store_is_sure() {
         run.generations_never_decrease()?;
     }
-    if !loses_writes {
-        if !forgiving {
-            run.superseded_tokens_are_dead()?;
-            if !unbatch && batch_response != BatchResponse::Repeat {
-                run.each_generation_is_delivered_once()?;
-            }
+    if !loses_writes && !forgiving {
+        run.superseded_tokens_are_dead()?;
+        if !unbatch && batch_response != BatchResponse::Repeat {
+            run.each_generation_is_delivered_once()?;
         }
     }
     if prompt {

@@ -136,6 +136,8 @@ fn servers_that_start_at_once_on_an_empty_database_share_it() {
     for node in &nodes {
         assert!(held.adopt(&node.members_only(&held)));
     }
+    // The whole of their logs.
+    nodes.iter().for_each(Baton::stop);
     let made = nodes.iter().filter(|node| node.log().contains("database schema brought up to date")).count();
     assert_eq!(made, 1, "the schema is made once");
 }
@@ -228,10 +230,10 @@ fn while_the_database_is_away_every_route_says_so_and_nobody_is_signed_out() {
         assert_eq!((ready.status, ready.code()), (503, "unavailable".to_owned()), "{ready:?}");
         assert!(!ready.header("retry-after").is_empty() && !ready.body.contains("postgres"), "{ready:?}");
         // The log names the store and the cause.
-        let told = ["PostgreSQL cannot be reached", "not ready error=postgres: ", "could not authenticate a request"];
-        for told in told.into_iter().chain(["refused"]) {
+        for told in ["PostgreSQL cannot be reached", "not ready error=postgres: ", "could not authenticate a request"] {
             node.wait_for_log(told);
         }
+        node.wait_for_log("refused");
     }
 
     server.restart(&[]);

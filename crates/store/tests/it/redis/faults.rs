@@ -8,6 +8,7 @@ use baton_core::error::StoreError;
 use baton_core::event::Trace;
 use baton_core::session::{AccountUpdate, EndSessions, Session, Swap, Swapped};
 use baton_store::clock::SystemClock;
+use baton_store::redis::RedisOptions;
 use baton_store::sqlite::SqliteStore;
 use baton_testkit::redis::Server;
 use tempfile::TempDir;
@@ -196,6 +197,45 @@ async fn a_change_that_is_made_again_ends_what_the_first_could_not() {
     assert!(when_back(&store, 1).await.is_some());
     store.update_account(owner, change, &Trace::NONE).await.expect("it is back");
     assert_eq!(when_back(&store, 2).await, None, "a session that was ended goes on");
+}
+
+/// Between its being opened and the answer to that, all sessions of the account end; then it is opened once more, because the
+/// answer was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sign_in_that_is_overtaken_leaves_nothing() {
+    let (_folder, accounts) = accounts();
+    let server = Server::own(&[]);
+    let proxy = Proxy::before(server.port).await;
+    let patient = |options: &mut RedisOptions| options.timeout = PATIENCE;
+    let store = must_open(&format!("redis://127.0.0.1:{}", proxy.port), accounts.clone(), patient).await;
+    let witness = must_open(&format!("redis://127.0.0.1:{}", server.port), accounts.clone(), |_| {}).await;
+    let owner = signed_in(&store).await.account;
+
+    // The way becomes deaf when the sign-in has got as far as the registry.
+    let (held, hold) = std::sync::mpsc::channel::<()>();
+    let reads = || accounts.stats().reads_in_place + accounts.stats().reads_aside;
+    let (registry, before) = (accounts.clone(), reads());
+    let holding = tokio::spawn(async move { registry.aside(move |_| hold.recv()).await });
+    let overtaking = async {
+        while reads() == before {
+            sleep(Duration::from_millis(5)).await;
+        }
+        proxy.set(Mode::Deaf);
+        drop(held);
+        while server.says(&["EXISTS", &format!("baton:s:{}", client(2))]).trim() != "1" {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let end = AccountUpdate { end: EndSessions::All, ..AccountUpdate::default() };
+        let changed = witness.update_account(owner, end, &Trace::NONE).await.expect("update");
+        assert!(changed.ended.contains(&client(2)));
+        proxy.cut_and_pass();
+    };
+    let trace = Trace::NONE;
+    let (made, ()) = tokio::join!(store.create_session(owner, new_session(2), &trace), overtaking);
+    made.expect("it was made, and has ended");
+    assert!(holding.await.expect("no panic").is_ok());
+    assert_eq!(server.says(&["EXISTS", &format!("baton:s:{}", client(2))]).trim(), "0", "it lives");
+    assert_eq!(witness.find(client(2)).await.expect("find"), None);
 }
 
 /// Without waiting for replicas, and with the node that was to end it gone: only the registry knows.

@@ -97,6 +97,24 @@ async fn how_far_a_session_is_gets_noted_now_and_then() {
     assert_eq!(store.find(client(1)).await.expect("find").expect("restored").session, session);
 }
 
+/// It may have gone on, or not: nobody can say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_over_is_not_restored() {
+    let server = Server::own(&[]);
+    let (_folder, path) = file();
+    let clock = Arc::new(ManualClock::new(LATER));
+    let accounts = Arc::new(crate::fixture::must_open(&path, clock.clone()));
+    let store = must_open(&format!("redis://127.0.0.1:{}", server.port), accounts, |_| {}).await;
+    store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("create");
+    for (passed, there) in
+        [(crate::fixture::RENEWAL.lifespan - Duration::from_millis(1), true), (Duration::from_millis(1), false)]
+    {
+        clock.advance(passed);
+        assert_eq!(server.says(&["FLUSHALL"]).trim(), "OK");
+        assert_eq!(store.find(client(1)).await.expect("find").is_some(), there);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_why_and_not_the_password() {
     let server = Server::own(&["--requirepass", "sesame"]);
