@@ -39,6 +39,8 @@ struct Tables {
     accounts: BTreeMap<AccountId, Login>,
     logins: HashMap<(String, String, String), AccountId>,
     sessions: HashMap<ClientId, SessionEntry>,
+    /// Sessions that have to end elsewhere too, if they are kept elsewhere.
+    ended: Option<BTreeMap<ClientId, AccountId>>,
     one_time: HashMap<OneTimeId, OneTime>,
     attempts: HashMap<AttemptName, Attempts>,
     events: BTreeMap<i64, Recorded>,
@@ -157,14 +159,23 @@ impl Store for MemoryStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        self.register(account, session, trace).await.map(|(session, _)| session)
+        let mut tables = self.tables.lock();
+        let now = self.time.now();
+        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
+        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
+            return Err(CreateSessionError::NoAccount);
+        }
+        tables.must_be_free(session.client)?;
+        let (session, _) = tables.insert_with_room(account, session, now);
+        tables.leave(trace, Some(account), now);
+        Ok(session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
         let mut tables = self.tables.lock();
         let theirs = tables.sessions.get(&client).is_some_and(|entry| entry.session.account == account);
         if theirs {
-            tables.sessions.remove(&client);
+            tables.remove(client);
             tables.leave(trace, Some(account), self.time.now());
         }
         Ok(theirs)
@@ -316,6 +327,24 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl Registry for MemoryStore {
+    async fn remember_ends(&self) -> Result<(), StoreError> {
+        self.tables.lock().ended.get_or_insert_default();
+        Ok(())
+    }
+
+    async fn remembered_ends(&self, account: Option<AccountId>, limit: u32) -> Result<Vec<ClientId>, StoreError> {
+        let tables = self.tables.lock();
+        let ended = tables.ended.iter().flatten().filter(|(_, of)| account.is_none_or(|account| **of == account));
+        Ok(ended.map(|(client, _)| *client).take(limit as usize).collect())
+    }
+
+    async fn forget_ends(&self, clients: &[ClientId]) -> Result<(), StoreError> {
+        if let Some(ended) = &mut self.tables.lock().ended {
+            ended.retain(|client, _| !clients.contains(client));
+        }
+        Ok(())
+    }
+
     async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
         let tables = self.tables.lock();
         let now = self.time.now();
@@ -335,24 +364,6 @@ impl Registry for MemoryStore {
             known.expires_at = known.expires_at.max(session.expires_at);
         }
         Ok(())
-    }
-
-    async fn register(
-        &self,
-        account: AccountId,
-        session: NewSession,
-        trace: &Trace,
-    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
-        let mut tables = self.tables.lock();
-        let now = self.time.now();
-        let login = tables.accounts.get(&account).ok_or(CreateSessionError::NoAccount)?;
-        if session.if_password.as_ref().is_some_and(|checked| *checked != login.password) {
-            return Err(CreateSessionError::NoAccount);
-        }
-        tables.must_be_free(session.client)?;
-        let made = tables.insert_with_room(account, session, now);
-        tables.leave(trace, Some(account), now);
-        Ok(made)
     }
 
     async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {
@@ -390,7 +401,7 @@ impl Tables {
         let others = self.of(account).into_iter().map(|entry| entry.session.client);
         let ended: Vec<ClientId> = others.filter(|other| *other != session.client).skip(max_devices - 1).collect();
         for client in &ended {
-            self.sessions.remove(client);
+            self.remove(*client);
         }
         (session, ended)
     }
@@ -432,10 +443,24 @@ impl Tables {
         Ok(Changed { account: changed.account, ended })
     }
 
+    fn remove(&mut self, client: ClientId) {
+        if let Some(entry) = self.sessions.remove(&client) {
+            self.remembered(entry.session.account, &[client]);
+        }
+    }
+
+    fn remembered(&mut self, account: AccountId, clients: &[ClientId]) {
+        if let Some(ended) = &mut self.ended {
+            ended.extend(clients.iter().map(|client| (*client, account)));
+        }
+    }
+
     fn end(&mut self, account: AccountId, which: EndSessions) -> Vec<ClientId> {
         let ends =
             |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
-        self.sessions.extract_if(ends).map(|(client, _)| client).collect()
+        let ended: Vec<ClientId> = self.sessions.extract_if(ends).map(|(client, _)| client).collect();
+        self.remembered(account, &ended);
+        ended
     }
 
     fn good_one_time(&self, id: OneTimeId, now: Timestamp) -> Option<&OneTime> {

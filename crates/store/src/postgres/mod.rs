@@ -289,7 +289,13 @@ impl Store for PostgresStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        self.register(account, session, trace).await.map(|(session, _)| session)
+        let query = &queries::CREATE_SESSION;
+        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
+        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
+        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
+        let now = now.ok_or(CreateSessionError::NoAccount)?;
+        self.time.observe(now);
+        Ok(Session::new(session.client, account, now, session.renewal))
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -432,6 +438,21 @@ impl Store for PostgresStore {
 
 #[async_trait]
 impl Registry for PostgresStore {
+    async fn remember_ends(&self) -> Result<(), StoreError> {
+        self.rows(&queries::REMEMBER_ENDS, &[]).await.map(drop)
+    }
+
+    async fn remembered_ends(&self, account: Option<AccountId>, limit: u32) -> Result<Vec<ClientId>, StoreError> {
+        let query = &queries::REMEMBERED_ENDS;
+        let row = self.row(query, &[&account.map(|account| account.0), &i64::from(limit)]).await?;
+        queries::clients_at(&row, 0).map_err(unreadable(query.name))
+    }
+
+    async fn forget_ends(&self, clients: &[ClientId]) -> Result<(), StoreError> {
+        let clients: Vec<Id> = clients.iter().map(|client| Id(*client.as_bytes())).collect();
+        self.rows(&queries::FORGET_ENDS, &[&clients]).await.map(drop)
+    }
+
     async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
         let query = &queries::DUE;
         let rows = self.rows(query, &[&i64::from(limit)]).await?;
@@ -448,22 +469,6 @@ impl Registry for PostgresStore {
             &session.expires_at.as_millis(),
         ];
         self.rows(&queries::NOTE, &params).await.map(drop)
-    }
-
-    async fn register(
-        &self,
-        account: AccountId,
-        session: NewSession,
-        trace: &Trace,
-    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
-        let query = &queries::CREATE_SESSION;
-        let if_password = session.if_password.as_ref().map(PasswordHash::expose).map(encode);
-        let row = self.row(query, &[&account.0, &values::session(&session), &if_password, &left(trace)?]).await?;
-        let now = queries::optional_time_at(&row, 0).map_err(unreadable(query.name))?;
-        let now = now.ok_or(CreateSessionError::NoAccount)?;
-        self.time.observe(now);
-        let ended = queries::clients_at(&row, 1).map_err(unreadable(query.name))?;
-        Ok((Session::new(session.client, account, now, session.renewal), ended))
     }
 
     async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {

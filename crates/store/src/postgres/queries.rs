@@ -244,7 +244,7 @@ pub(super) const CREATE_ACCOUNT: Query = Query::durable(
 
 pub(super) const CREATE_SESSION: Query = Query::durable(
     "create a session",
-    "SELECT r.o_now, r.o_ended FROM baton.create_session($1, $2::text::json, $3, $4::text::json) r",
+    "SELECT baton.create_session($1, $2::text::json, $3, $4::text::json)",
     &[Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT],
 );
 
@@ -324,6 +324,17 @@ pub(super) const DUE: Query = Query::read(
     ),
     &[Type::INT8],
 );
+
+pub(super) const REMEMBER_ENDS: Query = Query::durable("remember ends", "SELECT baton.remember_ends()", &[]);
+
+pub(super) const REMEMBERED_ENDS: Query = Query::read(
+    "list ends",
+    "SELECT array_agg(e.client) FROM (
+         SELECT client FROM baton.ended_sessions WHERE $1::bigint IS NULL OR account = $1 LIMIT $2) e",
+    &[Type::INT8, Type::INT8],
+);
+
+pub(super) const FORGET_ENDS: Query = Query::quick("forget ends", "SELECT baton.forget_ends($1)", &[Type::UUID_ARRAY]);
 
 pub(super) const NOTE: Query = Query::quick("note a session", "SELECT baton.note($1, $2, $3, $4, $5, $6)", NOTE_TYPES);
 

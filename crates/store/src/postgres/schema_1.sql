@@ -63,6 +63,29 @@ CREATE TABLE baton.sessions (
 CREATE INDEX sessions_by_account ON baton.sessions (account);
 CREATE INDEX sessions_by_purge ON baton.sessions (purge_at);
 
+-- One row if sessions are kept elsewhere, and have to end there too.
+CREATE TABLE baton.remembers_ends (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one)
+);
+
+-- Sessions that have ended here and have to end elsewhere too.
+CREATE TABLE baton.ended_sessions (
+    client  uuid PRIMARY KEY,
+    account bigint NOT NULL
+);
+CREATE INDEX ended_sessions_by_account ON baton.ended_sessions (account);
+
+-- A trigger, because sessions end in many ways.
+CREATE FUNCTION baton.remember_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM baton.remembers_ends) THEN
+        INSERT INTO baton.ended_sessions (client, account) VALUES (OLD.client, OLD.account) ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER remember_end AFTER DELETE ON baton.sessions FOR EACH ROW EXECUTE FUNCTION baton.remember_end();
+
 CREATE TABLE baton.one_time_tokens (
     id         uuid PRIMARY KEY,
     account    bigint NOT NULL REFERENCES baton.accounts (id) ON DELETE CASCADE,
@@ -291,9 +314,9 @@ BEGIN
 END
 $$;
 
--- `o_now` is null if there is no such account with such a password. `o_ended`: the sessions that made room.
+-- `o_now` is null if there is no such account with such a password.
 CREATE FUNCTION baton.create_session(
-    p_account bigint, p_session json, p_if_password text, p_trace json, OUT o_now bigint, OUT o_ended uuid[]
+    p_account bigint, p_session json, p_if_password text, p_trace json, OUT o_now bigint
 ) LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM baton.durably();
@@ -304,7 +327,7 @@ BEGIN
         RETURN;
     END IF;
     o_now := baton.baton_now();
-    o_ended := baton.add_session(p_account, p_session, o_now);
+    PERFORM baton.add_session(p_account, p_session, o_now);
     PERFORM baton.leave(p_trace, p_account);
 END
 $$;
@@ -596,6 +619,20 @@ BEGIN
         ORDER BY a.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS v_purged = ROW_COUNT;
     RETURN v_gone + v_purged;
+END
+$$;
+
+CREATE FUNCTION baton.remember_ends() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM baton.durably();
+    INSERT INTO baton.remembers_ends DEFAULT VALUES ON CONFLICT DO NOTHING;
+END
+$$;
+
+CREATE FUNCTION baton.forget_ends(p_clients uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    DELETE FROM baton.ended_sessions e WHERE e.client = ANY (p_clients);
 END
 $$;
 

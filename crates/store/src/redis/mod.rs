@@ -55,6 +55,7 @@ impl<R: Registry + ?Sized> RedisStore<R> {
         sessions.links.connect().await?;
         sessions.check().await?;
         sessions.warn_of_eviction().await;
+        registry.remember_ends().await?;
         Ok(Self { registry, sessions, registry_is_away: AtomicBool::new(false) })
     }
 

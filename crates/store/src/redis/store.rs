@@ -6,8 +6,8 @@
 //!   meanwhile has either seen it there, or is seen now.
 //! - A session **ends in the registry first**: what is missing in Redis may have been forgotten by it, and is found in the
 //!   registry again.
-//! - What ends sessions is not acknowledged before they have ended in Redis too. If the node dies in between nobody was told,
-//!   and the recheck ends them.
+//! - What ends sessions is not acknowledged before they have ended in Redis too. The registry remembers, from the transaction on
+//!   in which they end there, that this is still to be done: whoever repeats the operation does it, or else the next purge.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use baton_core::one_time::OneTimeId;
 use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 
 use super::RedisStore;
 use super::error::NAME;
@@ -84,9 +84,7 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
 
     async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
         let ended = self.registry.delete_account(account, trace).await?;
-        if let Some(ended) = &ended {
-            self.end_all(ended).await.map_err(made_anyway)?;
-        }
+        self.end_in_redis(account).await.map_err(made_anyway)?;
         Ok(ended)
     }
 
@@ -99,16 +97,20 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
         self.sessions.check().await?;
         self.note_use(account, new.max_devices).await?;
         let ip = new.device.ip;
-        let (session, ended) = self.registry.register(account, new, trace).await?;
+        let session = self.registry.create_session(account, new, trace).await?;
         self.sessions.time.observe(session.created_at);
-        self.end_all(&ended).await.map_err(made_anyway)?;
+        self.end_in_redis(account).await.map_err(made_anyway)?;
         self.admit(&session, ip).await.map_err(made_anyway)?;
         Ok(session)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
         let ended = self.registry.end_session(account, client, trace).await?;
+        // Also one that the registry does not know: it may be an old backup.
         self.sessions.close(client, Some(account)).await.map_err(made_anyway)?;
+        if ended {
+            self.forget_ends(&[client]).await;
+        }
         Ok(ended)
     }
 
@@ -197,6 +199,7 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
 
     async fn purge(&self, limit: u32) -> Result<u64, StoreError> {
         let others = self.registry.purge_others(limit).await?;
+        self.end_all(&self.registry.remembered_ends(None, limit).await?).await?;
         let mut purged = 0;
         // Those that are put off count as looked at: a round has an end.
         let mut looked_at = 0;
@@ -316,16 +319,31 @@ impl<R: Registry + ?Sized> RedisStore<R> {
     /// Makes a change of an account good in Redis.
     async fn follow(&self, changed: &Changed) -> Result<(), StoreError> {
         self.sessions.time.observe(changed.account.updated_at);
-        self.end_all(&changed.ended).await?;
+        self.end_in_redis(changed.account.id).await?;
         let (_, registered) = self.registry.sessions(changed.account.id).await?;
         let refreshed = registered.iter().map(|entry| self.sessions.refresh(entry.session.client, &changed.account));
         try_join_all(refreshed).await.map(drop)
     }
 
+    /// Ends the sessions of this account in Redis that have ended in the registry, now or earlier.
+    async fn end_in_redis(&self, account: AccountId) -> Result<(), StoreError> {
+        let ended = self.registry.remembered_ends(Some(account), u32::MAX).await?;
+        self.end_all(&ended).await
+    }
+
     async fn end_all(&self, ended: &[ClientId]) -> Result<(), StoreError> {
-        // Each is tried, whatever becomes of the others.
-        let closed = join_all(ended.iter().map(|client| self.sessions.close(*client, None))).await;
-        closed.into_iter().try_for_each(|closed| closed.map(drop))
+        try_join_all(ended.iter().map(|client| self.sessions.close(*client, None))).await?;
+        if !ended.is_empty() {
+            self.forget_ends(ended).await;
+        }
+        Ok(())
+    }
+
+    /// If it fails they end once more, which does no harm.
+    async fn forget_ends(&self, ended: &[ClientId]) {
+        if let Err(error) = self.registry.forget_ends(ended).await {
+            tracing::debug!(%error, "it is not noted which sessions have ended in Redis");
+        }
     }
 
     /// Ends a session whose registered end has come, or puts that off. Whether it ended.

@@ -273,7 +273,11 @@ impl Store for SqliteStore {
         session: NewSession,
         trace: &Trace,
     ) -> Result<Session, CreateSessionError> {
-        self.register(account, session, trace).await.map(|(session, _)| session)
+        let trace = trace.clone();
+        self.writer
+            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
+            .await?
+            .ok_or(CreateSessionError::NoAccount)
     }
 
     async fn end_session(&self, account: AccountId, client: ClientId, trace: &Trace) -> Result<bool, StoreError> {
@@ -412,6 +416,20 @@ impl LatestTime for Session {
 
 #[async_trait]
 impl Registry for SqliteStore {
+    async fn remember_ends(&self) -> Result<(), StoreError> {
+        self.writer.run("remember ends", Durability::Durable, ops::remember_ends).await
+    }
+
+    async fn remembered_ends(&self, account: Option<AccountId>, limit: u32) -> Result<Vec<ClientId>, StoreError> {
+        let list = move |connection: &rusqlite::Connection| rows::ended_sessions(connection, account, limit);
+        self.readers.read("list ends", list).await
+    }
+
+    async fn forget_ends(&self, clients: &[ClientId]) -> Result<(), StoreError> {
+        let clients = clients.to_vec();
+        self.writer.run("forget ends", Durability::Relaxed, move |tx| ops::forget_ends(tx, &clients)).await
+    }
+
     async fn due(&self, limit: u32) -> Result<Vec<(AccountId, ClientId)>, StoreError> {
         let time = self.time.clone();
         let due = move |connection: &rusqlite::Connection| rows::due_sessions(connection, time.now(), limit);
@@ -421,19 +439,6 @@ impl Registry for SqliteStore {
     async fn note(&self, session: &Session) -> Result<(), StoreError> {
         let session = session.clone();
         self.writer.run("note a session", Durability::Relaxed, move |tx| ops::note(tx, &session)).await
-    }
-
-    async fn register(
-        &self,
-        account: AccountId,
-        session: NewSession,
-        trace: &Trace,
-    ) -> Result<(Session, Vec<ClientId>), CreateSessionError> {
-        let trace = trace.clone();
-        self.writer
-            .run("create a session", Durability::Durable, move |tx| ops::create_session(tx, account, &session, &trace))
-            .await?
-            .ok_or(CreateSessionError::NoAccount)
     }
 
     async fn purge_others(&self, limit: u32) -> Result<u64, StoreError> {

@@ -226,21 +226,20 @@ pub(super) fn delete_account(
     Ok(Some(ended))
 }
 
-/// The session, and those that it has ended. `None` if there is no such account, or its password is not the one that was
-/// checked.
+/// `None` if there is no such account, or its password is not the one that was checked.
 pub(super) fn create_session(
     tx: &Tx<'_>,
     account: AccountId,
     new: &NewSession,
     trace: &Trace,
-) -> rusqlite::Result<Option<(Session, Vec<ClientId>)>> {
+) -> rusqlite::Result<Option<Session>> {
     let Some(password) = password_of(tx, account)? else { return Ok(None) };
     if new.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(None);
     }
-    let made = insert_session_with_room(tx, account, new)?;
+    let (session, _) = insert_session_with_room(tx, account, new)?;
     leave(tx, trace, Some(account))?;
-    Ok(Some(made))
+    Ok(Some(session))
 }
 
 /// Adds a session, in the place of the least recently used ones if there are too many.
@@ -438,6 +437,18 @@ const EXPIRED: [&str; 2] = [
 pub(super) fn purge_others(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<u64> {
     let now = tx.time.now().as_millis();
     EXPIRED.iter().map(|sql| tx.execute(sql, params![now, limit]).map(|purged| purged as u64)).sum()
+}
+
+/// From now on a trigger notes the sessions that end.
+pub(super) fn remember_ends(tx: &Tx<'_>) -> rusqlite::Result<()> {
+    tx.execute("INSERT INTO meta (name, value) VALUES ('remembers_ends', 1) ON CONFLICT DO NOTHING", []).map(drop)
+}
+
+pub(super) fn forget_ends(tx: &Tx<'_>, clients: &[ClientId]) -> rusqlite::Result<()> {
+    for client in clients {
+        tx.execute("DELETE FROM ended_sessions WHERE client = ?1", [client.as_bytes()])?;
+    }
+    Ok(())
 }
 
 /// Takes over how far a session is that is kept elsewhere.

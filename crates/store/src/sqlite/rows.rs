@@ -139,6 +139,25 @@ pub(super) fn due(
         .collect()
 }
 
+/// Sessions that have ended here and have to end elsewhere too.
+pub(super) fn ended_sessions(
+    connection: &Connection,
+    account: Option<AccountId>,
+    limit: u32,
+) -> rusqlite::Result<Vec<ClientId>> {
+    let client = |row: &Row<'_>| row.get(0).map(ClientId::from_bytes);
+    match account {
+        Some(account) => connection
+            .prepare_cached("SELECT client FROM ended_sessions WHERE account = ?1 LIMIT ?2")?
+            .query_map([account.0, limit.into()], client)?
+            .collect(),
+        None => connection
+            .prepare_cached("SELECT client FROM ended_sessions LIMIT ?1")?
+            .query_map([limit], client)?
+            .collect(),
+    }
+}
+
 /// Sessions whose end has come, the earliest first.
 pub(super) fn due_sessions(
     connection: &Connection,

@@ -121,6 +121,20 @@ const MIGRATIONS: &[&str] = &[
     DROP INDEX sessions_by_expiry;
     CREATE INDEX sessions_by_purge ON sessions (purge_at);
     ",
+    // Sessions that have ended here and have to end elsewhere too, while `meta` says that they are kept elsewhere. A trigger,
+    // because sessions end in many ways.
+    "
+    CREATE TABLE ended_sessions (
+        client  BLOB PRIMARY KEY,
+        account INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ended_sessions_by_account ON ended_sessions (account);
+    CREATE TRIGGER remember_end AFTER DELETE ON sessions
+    WHEN EXISTS (SELECT 1 FROM meta WHERE name = 'remembers_ends')
+    BEGIN
+        INSERT OR REPLACE INTO ended_sessions (client, account) VALUES (OLD.client, OLD.account);
+    END;
+    ",
 ];
 
 /// What a file says that it is.

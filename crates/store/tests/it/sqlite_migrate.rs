@@ -167,7 +167,7 @@ async fn a_file_of_the_first_version_keeps_everything() {
         }
         let connection = Connection::open(&path).expect("open");
         let number = |sql| connection.query_row::<i64, _, _>(sql, [], |row| row.get(0)).expect(sql);
-        assert_eq!(number("PRAGMA user_version"), 3);
+        assert_eq!(number("PRAGMA user_version"), 4);
         assert_eq!(number("SELECT count(*) FROM sessions WHERE purge_at <> expires_at"), 0);
         assert_eq!(
             number("SELECT count(*) FROM pragma_table_info('accounts') WHERE name = 'allow_password_change'"),

@@ -180,7 +180,6 @@ async fn what_must_not_be_undone_waits_for_a_replica() {
 
 /// Who is told that a change was not made makes it again, and is then told that it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not so yet: the second change finds nothing to end in the registry, and leaves Redis alone"]
 async fn a_change_that_is_made_again_ends_what_the_first_could_not() {
     let (_folder, accounts) = accounts();
     let proxy = Proxy::before(baton_testkit::redis::shared()).await;
