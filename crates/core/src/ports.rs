@@ -65,7 +65,7 @@ pub trait Store: Send + Sync {
     /// [`StoreError`].
     async fn find_login(&self, realm: &str, provider: &str, uid: &str) -> Result<Option<Login>, StoreError>;
 
-    /// Changes an account, ends sessions and leaves the trace, all of it or nothing.
+    /// Changes an account, ends sessions and leaves the trace, all of it or nothing; the account as it is then.
     ///
     /// # Errors
     /// [`UpdateAccountError`]: the account is gone, its password was changed meanwhile, or the new uid is taken.
@@ -74,14 +74,14 @@ pub trait Store: Send + Sync {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError>;
+    ) -> Result<Account, UpdateAccountError>;
 
-    /// Removes the account, all its sessions and one-time tokens, and leaves the trace. The sessions that ended; `None`, and no
-    /// trace, if there was no such account.
+    /// Removes the account, all its sessions and one-time tokens, and leaves the trace. False, and no trace, if there was
+    /// none.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError>;
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError>;
 
     /// Adds a session, ends the least recently used ones beyond [`NewSession::max_devices`], never the new one, and leaves
     /// the trace.
@@ -130,7 +130,7 @@ pub trait Store: Send + Sync {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError>;
+    ) -> Result<(Account, Option<Session>), RedeemError>;
 
     /// Makes a one-time token void, if it still is good: its letter did not go out. May be relaxed.
     ///
@@ -215,16 +215,6 @@ pub struct Found {
     pub account: Account,
     /// The store's time of the read.
     pub now: Timestamp,
-}
-
-/// An account that was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// As it is now.
-    pub account: Account,
-    /// The sessions that ended with the change, in no order: by [`AccountUpdate::end`], or to make room for one that was opened.
-    /// For whoever keeps something of them elsewhere.
-    pub ended: Vec<ClientId>,
 }
 
 /// An account with what is needed to check a password and to write to its owner.

@@ -127,9 +127,9 @@ impl Engine {
         trace: &Trace,
     ) -> Result<(Account, Option<baton_core::Session>), RedeemError> {
         match self.store.redeem(id, update, session, trace).await {
-            Ok((changed, session)) => {
+            Ok(redeemed) => {
                 self.left(trace, None);
-                Ok((changed.account, session))
+                Ok(redeemed)
             }
             // Somebody registered with the address meanwhile. To say so would tell who has an account.
             Err(StoreRedeemError::Gone | StoreRedeemError::Taken) => Err(RedeemError::Invalid),

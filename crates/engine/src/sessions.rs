@@ -67,7 +67,7 @@ impl Engine {
     /// [`StoreError`].
     pub async fn delete_account(&self, account: &Account, visitor: &Visitor) -> Result<bool, StoreError> {
         let trace = self.trace(EventKind::AccountDeleted, account, None, &visitor.device);
-        let deleted = self.store.delete_account(account.id, &trace).await?.is_some();
+        let deleted = self.store.delete_account(account.id, &trace).await?;
         if deleted {
             self.left(&trace, None);
         }

@@ -140,7 +140,7 @@ impl Engine {
         match self.store.update_account(account.id, update, &trace).await {
             Ok(changed) => {
                 self.left(&trace, None);
-                Ok(changed.account)
+                Ok(changed)
             }
             Err(UpdateAccountError::Gone) => Err(UpdateError::Gone),
             Err(UpdateAccountError::Overtaken) => {

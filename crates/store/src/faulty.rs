@@ -12,7 +12,7 @@ use baton_core::clock::Timestamp;
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::OneTimeId;
-use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use parking_lot::Mutex;
@@ -297,11 +297,11 @@ impl Store for FaultyStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         self.through(Operation::UpdateAccount, self.inner.update_account(account, update, trace)).await
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
         self.through(Operation::DeleteAccount, self.inner.delete_account(account, trace)).await
     }
 
@@ -336,7 +336,7 @@ impl Store for FaultyStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError> {
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         self.through(Operation::Redeem, self.inner.redeem(id, update, session, trace)).await
     }
 

@@ -38,7 +38,7 @@ pub async fn a_token_is_found_with_its_account(harness: &dyn Harness) {
         permit: Some(Permit { client: client(7), until: Timestamp::from_millis(7) }),
         ..AccountUpdate::default()
     };
-    let updated = store.update_account(owner.id, update, &Trace::NONE).await.expect("update").account;
+    let updated = store.update_account(owner.id, update, &Trace::NONE).await.expect("update");
     let found = store.find_one_time(id(1)).await.expect("find").expect("it is good");
     assert_eq!(found.login, login(&*store, "ada").await);
     assert_eq!(found.login.account, updated);
@@ -70,7 +70,7 @@ pub async fn the_address_of_a_token_survives(harness: &dyn Harness) {
 pub async fn a_token_needs_its_account(harness: &dyn Harness) {
     let store = fresh(harness).await;
     let gone = account(&*store, "ada").await.id;
-    assert!(store.delete_account(gone, &Trace::NONE).await.expect("delete").is_some());
+    assert!(store.delete_account(gone, &Trace::NONE).await.expect("delete"));
     for nobody in [gone, AccountId(gone.0 + 1), AccountId(0), AccountId(-1)] {
         assert!(!store.create_one_time(token(nobody, 1, Purpose::Reset)).await.expect("refuse"));
         assert_eq!(store.find_one_time(id(1)).await.expect("find"), None);
@@ -170,10 +170,10 @@ pub async fn redeeming_changes_the_account_and_signs_in(harness: &dyn Harness) {
     store.create_session(owner.id, new_session(2), &Trace::NONE).await.expect("create");
     let (_, others) = signed_in(&*store, "bob", 9).await;
     harness.advance(Duration::from_secs(1)).await;
-    for (number, end, ended, left) in [
-        (10, EndSessions::None, &[][..], &[1, 2, 10][..]),
-        (11, EndSessions::AllBut(client(2)), &[1, 10], &[2, 11]),
-        (12, EndSessions::All, &[2, 11], &[12]),
+    for (number, end, left) in [
+        (10, EndSessions::None, &[1, 2, 10][..]),
+        (11, EndSessions::AllBut(client(2)), &[2, 11]),
+        (12, EndSessions::All, &[12]),
     ] {
         make(&*store, owner.id, number, Purpose::Reset).await;
         let permit = Permit { client: client(number), until: Timestamp::from_millis(1 << 40) };
@@ -188,10 +188,6 @@ pub async fn redeeming_changes_the_account_and_signs_in(harness: &dyn Harness) {
         };
         let (changed, made) =
             store.redeem(id(number), update, Some(new_session(number)), &Trace::NONE).await.expect("redeem");
-        let mut named = changed.ended;
-        named.sort();
-        assert_eq!(named, ended.iter().map(|number| client(*number)).collect::<Vec<_>>(), "{end:?}");
-        let changed = changed.account;
         let made = made.expect("a session was asked for");
         assert_eq!(made, Session::new(client(number), owner.id, made.created_at, RENEWAL));
         let expected = Account {
@@ -320,7 +316,7 @@ pub async fn a_deleted_account_takes_its_tokens_along(harness: &dyn Harness) {
     let (ada, bob) = (account(&*store, "ada").await, account(&*store, "bob").await);
     make(&*store, ada.id, 1, Purpose::Reset).await;
     make(&*store, bob.id, 2, Purpose::Reset).await;
-    assert!(store.delete_account(ada.id, &Trace::NONE).await.expect("delete").is_some());
+    assert!(store.delete_account(ada.id, &Trace::NONE).await.expect("delete"));
     account(&*store, "ada").await;
     assert!(!is_good(&*store, 1).await && is_good(&*store, 2).await);
     assert_gone(&*store, 1).await;
@@ -347,14 +343,14 @@ pub async fn one_of_many_redemptions_is_made(harness: &dyn Harness) {
         let (changed, session) = answers.into_iter().find_map(Result::ok).expect("one was made");
         let session = session.expect("a session was asked for");
         for node in &nodes {
-            assert_eq!(login(&**node, "ada").await.account, changed.account);
+            assert_eq!(login(&**node, "ada").await.account, changed);
             let (_, entries) = node.sessions(owner.id).await.expect("list");
             let sessions: Vec<_> = entries.into_iter().map(|entry| entry.session).collect();
             assert_eq!(sessions, std::slice::from_ref(&session));
             assert_eq!(kinds(&**node).await[seen..], [EventKind::Confirmed]);
             assert!(!is_good(&**node, first).await && !is_good(&**node, first + 1).await);
         }
-        assert_eq!(changed.account.email, (number_of(&session) - first).to_string());
+        assert_eq!(changed.email, (number_of(&session) - first).to_string());
     }
 }
 

@@ -138,7 +138,7 @@ pub async fn nothing_is_left_of_an_account_deleted_meanwhile(harness: &dyn Harne
         let new_password = AccountUpdate { password: Some(hash("new")), ..AccountUpdate::default() };
         async move {
             match rival % 4 {
-                0 => return u32::from(node.delete_account(owner.id, &Trace::NONE).await.expect("delete").is_some()),
+                0 => return u32::from(node.delete_account(owner.id, &Trace::NONE).await.expect("delete")),
                 1 => match node.create_session(owner.id, new_session(rival as u64), &Trace::NONE).await {
                     Ok(_) | Err(CreateSessionError::NoAccount) => {}
                     Err(error) => panic!("{error}"),

@@ -16,7 +16,7 @@ use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Event, Message, MessageBody, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, Session, Swap, Swapped,
 };
@@ -133,7 +133,7 @@ impl Store for MemoryStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let changed = tables.update(account, update, now)?;
@@ -141,16 +141,16 @@ impl Store for MemoryStore {
         Ok(changed)
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
         let mut tables = self.tables.lock();
-        if tables.accounts.remove(&account).is_none() {
-            return Ok(None);
+        let existed = tables.accounts.remove(&account).is_some();
+        if existed {
+            tables.end(account, EndSessions::All);
+            tables.one_time.retain(|_, token| token.account != account);
+            tables.logins.retain(|_, id| *id != account);
+            tables.leave(trace, Some(account), self.time.now());
         }
-        let ended = tables.end(account, EndSessions::All);
-        tables.one_time.retain(|_, token| token.account != account);
-        tables.logins.retain(|_, id| *id != account);
-        tables.leave(trace, Some(account), self.time.now());
-        Ok(Some(ended))
+        Ok(existed)
     }
 
     async fn create_session(
@@ -166,7 +166,7 @@ impl Store for MemoryStore {
             return Err(CreateSessionError::NoAccount);
         }
         tables.must_be_free(session.client)?;
-        let (session, _) = tables.insert_with_room(account, session, now);
+        let session = tables.insert_with_room(account, session, now);
         tables.leave(trace, Some(account), now);
         Ok(session)
     }
@@ -215,24 +215,20 @@ impl Store for MemoryStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError> {
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         let mut tables = self.tables.lock();
         let now = self.time.now();
         let OneTime { account, purpose, .. } = tables.good_one_time(id, now).ok_or(RedeemError::Gone)?.clone();
         if let Some(session) = &session {
             tables.must_be_free(session.client)?;
         }
-        let mut changed = tables.update(account, update, now).map_err(|error| match error {
+        let changed = tables.update(account, update, now).map_err(|error| match error {
             UpdateAccountError::Gone | UpdateAccountError::Overtaken => RedeemError::Gone,
             UpdateAccountError::Taken => RedeemError::Taken,
             UpdateAccountError::Store(error) => error.into(),
         })?;
         tables.one_time.retain(|_, token| token.account != account || token.purpose != purpose);
-        let session = session.map(|session| {
-            let (session, ended) = tables.insert_with_room(account, session, now);
-            changed.ended.extend(ended);
-            session
-        });
+        let session = session.map(|session| tables.insert_with_room(account, session, now));
         tables.leave(trace, Some(account), now);
         Ok((changed, session))
     }
@@ -393,17 +389,17 @@ impl Tables {
         session
     }
 
-    /// The same, in the place of the least recently used ones if there are too many: which those are.
-    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> (Session, Vec<ClientId>) {
+    /// The same, in the place of the least recently used ones if there are too many.
+    fn insert_with_room(&mut self, account: AccountId, new: NewSession, now: Timestamp) -> Session {
         let max_devices = new.max_devices.max(1) as usize;
         let session = self.insert(account, new, now);
         // The new one is kept whatever the times say, so the others share what remains.
         let others = self.of(account).into_iter().map(|entry| entry.session.client);
-        let ended: Vec<ClientId> = others.filter(|other| *other != session.client).skip(max_devices - 1).collect();
-        for client in &ended {
-            self.remove(*client);
+        let surplus: Vec<ClientId> = others.filter(|other| *other != session.client).skip(max_devices - 1).collect();
+        for client in surplus {
+            self.remove(client);
         }
-        (session, ended)
+        session
     }
 
     fn update(
@@ -411,7 +407,7 @@ impl Tables {
         account: AccountId,
         update: AccountUpdate,
         now: Timestamp,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         let Some(login) = self.accounts.get(&account) else { return Err(UpdateAccountError::Gone) };
         if update.if_password.is_some_and(|checked| checked != login.password) {
             return Err(UpdateAccountError::Overtaken);
@@ -438,29 +434,26 @@ impl Tables {
         changed.account.profile = update.profile.unwrap_or(changed.account.profile);
         changed.account.updated_at = changed.account.updated_at.max(now);
         self.accounts.insert(account, changed.clone());
-        let ended = self.end(account, update.end);
+        self.end(account, update.end);
         self.one_time.retain(|_, token| token.account != account || !update.void_one_time);
-        Ok(Changed { account: changed.account, ended })
+        Ok(changed.account)
     }
 
     fn remove(&mut self, client: ClientId) {
-        if let Some(entry) = self.sessions.remove(&client) {
-            self.remembered(entry.session.account, &[client]);
+        if let Some(entry) = self.sessions.remove(&client)
+            && let Some(ended) = &mut self.ended
+        {
+            ended.insert(client, entry.session.account);
         }
     }
 
-    fn remembered(&mut self, account: AccountId, clients: &[ClientId]) {
-        if let Some(ended) = &mut self.ended {
-            ended.extend(clients.iter().map(|client| (*client, account)));
+    fn end(&mut self, account: AccountId, which: EndSessions) {
+        let theirs = self.sessions.values().map(|entry| &entry.session).filter(|session| session.account == account);
+        let ended: Vec<ClientId> =
+            theirs.map(|session| session.client).filter(|client| !which.keeps(*client)).collect();
+        for client in ended {
+            self.remove(client);
         }
-    }
-
-    fn end(&mut self, account: AccountId, which: EndSessions) -> Vec<ClientId> {
-        let ends =
-            |client: &ClientId, entry: &mut SessionEntry| entry.session.account == account && !which.keeps(*client);
-        let ended: Vec<ClientId> = self.sessions.extract_if(ends).map(|(client, _)| client).collect();
-        self.remembered(account, &ended);
-        ended
     }
 
     fn good_one_time(&self, id: OneTimeId, now: Timestamp) -> Option<&OneTime> {

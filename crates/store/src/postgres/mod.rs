@@ -36,7 +36,7 @@ use baton_core::clock::{Clock, Timestamp, millis};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, NewAccount, NewSession, PasswordHash, Session, Swap, Swapped,
 };
@@ -261,13 +261,13 @@ impl Store for PostgresStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         let query = &queries::UPDATE_ACCOUNT;
         let row = self.row(query, &[&account.0, &values::update(&update), &left(trace)?]).await?;
         match queries::changed(&row).map_err(unreadable(query.name))? {
-            (_, Some(changed)) => {
-                self.time.observe(changed.account.updated_at);
-                Ok(changed)
+            (_, Some(account)) => {
+                self.time.observe(account.updated_at);
+                Ok(account)
             }
             (outcome, None) => Err(match outcome.as_str() {
                 "gone" => UpdateAccountError::Gone,
@@ -278,9 +278,8 @@ impl Store for PostgresStore {
         }
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
-        let ended: Option<Vec<Id>> = self.value(&queries::DELETE_ACCOUNT, &[&account.0, &left(trace)?]).await?;
-        Ok(ended.map(queries::clients))
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+        self.value(&queries::DELETE_ACCOUNT, &[&account.0, &left(trace)?]).await
     }
 
     async fn create_session(
@@ -337,13 +336,13 @@ impl Store for PostgresStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError> {
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         let query = &queries::REDEEM;
         let id = Id(*id.as_bytes());
         let new = session.as_ref().map(values::session);
         let row = self.row(query, &[&id, &values::update(&update), &new, &left(trace)?]).await?;
-        let changed = match queries::changed(&row).map_err(unreadable(query.name))? {
-            (_, Some(changed)) => changed,
+        let account = match queries::changed(&row).map_err(unreadable(query.name))? {
+            (_, Some(account)) => account,
             (outcome, None) => {
                 return Err(match outcome.as_str() {
                     "gone" | "overtaken" => RedeemError::Gone,
@@ -354,8 +353,8 @@ impl Store for PostgresStore {
         };
         let now = queries::redeemed_at(&row).map_err(unreadable(query.name))?;
         self.time.observe(now);
-        let session = session.map(|new| Session::new(new.client, changed.account.id, now, new.renewal));
-        Ok((changed, session))
+        let session = session.map(|new| Session::new(new.client, account.id, now, new.renewal));
+        Ok((account, session))
     }
 
     async fn void_one_time(&self, id: OneTimeId) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use baton_core::clock::Timestamp;
 use baton_core::event::{Event, EventKind, Message, MessageBody, Recorded};
 use baton_core::one_time::Purpose;
-use baton_core::ports::{Changed, Login, SessionEntry};
+use baton_core::ports::{Login, SessionEntry};
 use baton_core::session::{Account, AccountId, Device, PasswordHash, Permit, Profile, Session};
 use baton_core::token::{ClientId, Generation};
 use tokio_postgres::types::Type;
@@ -253,7 +253,7 @@ pub(super) const UPDATE_ACCOUNT: Query = Query::durable(
     concat!(
         "SELECT r.o_outcome, ",
         account_columns!("(r.o_row)"),
-        ", r.o_ended FROM baton.update_account($1, $2::text::json, $3::text::json) r"
+        " FROM baton.update_account($1, $2::text::json, $3::text::json) r"
     ),
     &[Type::INT8, Type::TEXT, Type::TEXT],
 );
@@ -263,7 +263,7 @@ pub(super) const REDEEM: Query = Query::durable(
     concat!(
         "SELECT r.o_outcome, ",
         account_columns!("(r.o_row)"),
-        ", r.o_ended, r.o_now FROM baton.redeem($1, $2::text::json, $3::text::json, $4::text::json) r"
+        ", r.o_now FROM baton.redeem($1, $2::text::json, $3::text::json, $4::text::json) r"
     ),
     &[Type::UUID, Type::TEXT, Type::TEXT, Type::TEXT],
 );
@@ -379,27 +379,22 @@ pub(super) fn listed(row: &Row) -> Result<(Timestamp, Option<SessionEntry>), Err
     Ok((now, Some(SessionEntry { session: session_at(row, 0)?, device })))
 }
 
-/// An outcome, and what was changed if anything was.
-pub(super) fn changed(row: &Row) -> Result<(String, Option<Changed>), Error> {
+/// An outcome, and the account if it is one that was changed.
+pub(super) fn changed(row: &Row) -> Result<(String, Option<Account>), Error> {
     let outcome: String = row.try_get(0)?;
-    if outcome != "done" {
-        return Ok((outcome, None));
-    }
-    Ok((outcome, Some(Changed { account: account_at(row, 1)?, ended: clients_at(row, 1 + ACCOUNT_COLUMNS)? })))
+    let account = if outcome == "done" { Some(account_at(row, 1)?) } else { None };
+    Ok((outcome, account))
 }
 
 /// Null for none.
 pub(super) fn clients_at(row: &Row, column: usize) -> Result<Vec<ClientId>, Error> {
-    Ok(row.try_get::<_, Option<Vec<Id>>>(column)?.map(clients).unwrap_or_default())
-}
-
-pub(super) fn clients(ids: Vec<Id>) -> Vec<ClientId> {
-    ids.into_iter().map(|id| ClientId::from_bytes(id.0)).collect()
+    let ids: Option<Vec<Id>> = row.try_get(column)?;
+    Ok(ids.unwrap_or_default().into_iter().map(|id| ClientId::from_bytes(id.0)).collect())
 }
 
 /// The time of a redemption that was made.
 pub(super) fn redeemed_at(row: &Row) -> Result<Timestamp, Error> {
-    time_at(row, 2 + ACCOUNT_COLUMNS)
+    time_at(row, 1 + ACCOUNT_COLUMNS)
 }
 
 /// What there is of a one-time token besides its name: whose, for what, sent where, until when, and the time. `None` for the

@@ -267,12 +267,11 @@ END
 $$;
 
 -- Means `Session::new`. The account has to be locked, or new. Ends the least recently used ones beyond the limit, never
--- this one; which those are.
-CREATE FUNCTION baton.add_session(p_account bigint, p_session json, p_now bigint) RETURNS uuid[] LANGUAGE plpgsql AS $$
+-- this one.
+CREATE FUNCTION baton.add_session(p_account bigint, p_session json, p_now bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_client  uuid := (p_session->>'client')::uuid;
     v_expires bigint;
-    v_ended   uuid[];
 BEGIN
     v_expires := least(baton.plus(p_now, (p_session->>'lifespan')::bigint),
         baton.plus(p_now, (p_session->>'max_lifetime')::bigint));
@@ -280,15 +279,10 @@ BEGIN
         user_agent, ip)
     VALUES (v_client, p_account, 1, 0, p_now, v_expires, p_now, v_expires,
         p_session->>'user_agent', p_session->>'ip');
-    WITH ended AS (
-        DELETE FROM baton.sessions WHERE client IN (
-            SELECT s.client FROM baton.sessions s WHERE s.account = p_account AND s.client <> v_client
-            ORDER BY s.last_seen_at DESC, s.created_at DESC, s.client DESC
-            OFFSET (p_session->>'others')::bigint)
-        RETURNING client
-    )
-    SELECT array_agg(ended.client) INTO v_ended FROM ended;
-    RETURN v_ended;
+    DELETE FROM baton.sessions WHERE client IN (
+        SELECT s.client FROM baton.sessions s WHERE s.account = p_account AND s.client <> v_client
+        ORDER BY s.last_seen_at DESC, s.created_at DESC, s.client DESC
+        OFFSET (p_session->>'others')::bigint);
 END
 $$;
 
@@ -332,11 +326,9 @@ BEGIN
 END
 $$;
 
--- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken. `o_ended`: the sessions that
--- it has ended.
+-- What `update_account` and `redeem` have in common. `o_outcome`: done, gone, overtaken or taken.
 CREATE FUNCTION baton.change_account(
-    p_account bigint, p_update json,
-    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
+    p_account bigint, p_update json, OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_old baton.accounts;
@@ -374,12 +366,8 @@ BEGIN
         RETURN;
     END;
     IF (p_update->>'end')::boolean THEN
-        WITH ended AS (
-            DELETE FROM baton.sessions s
-            WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid
-            RETURNING s.client
-        )
-        SELECT array_agg(ended.client) INTO o_ended FROM ended;
+        DELETE FROM baton.sessions s
+        WHERE s.account = p_account AND s.client IS DISTINCT FROM (p_update->>'end_all_but')::uuid;
     END IF;
     IF (p_update->>'void_one_time')::boolean THEN
         DELETE FROM baton.one_time_tokens t WHERE t.account = p_account;
@@ -389,8 +377,7 @@ END
 $$;
 
 CREATE FUNCTION baton.update_account(
-    p_account bigint, p_update json, p_trace json,
-    OUT o_outcome text, OUT o_row baton.accounts, OUT o_ended uuid[]
+    p_account bigint, p_update json, p_trace json, OUT o_outcome text, OUT o_row baton.accounts
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_change record;
@@ -399,7 +386,6 @@ BEGIN
     SELECT * INTO v_change FROM baton.change_account(p_account, p_update);
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
-    o_ended := v_change.o_ended;
     IF o_outcome = 'done' THEN
         PERFORM baton.leave(p_trace, p_account);
     END IF;
@@ -408,7 +394,7 @@ $$;
 
 CREATE FUNCTION baton.redeem(
     p_id uuid, p_update json, p_session json, p_trace json,
-    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint, OUT o_ended uuid[]
+    OUT o_outcome text, OUT o_row baton.accounts, OUT o_now bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_account bigint;
@@ -430,33 +416,28 @@ BEGIN
     o_outcome := v_change.o_outcome;
     o_row := v_change.o_row;
     o_now := v_change.o_now;
-    o_ended := v_change.o_ended;
     IF o_outcome <> 'done' THEN
         RETURN;
     END IF;
     DELETE FROM baton.one_time_tokens t WHERE t.account = v_account AND t.purpose = v_purpose;
     IF p_session IS NOT NULL THEN
-        o_ended := o_ended || baton.add_session(v_account, p_session, o_now);
+        PERFORM baton.add_session(v_account, p_session, o_now);
     END IF;
     PERFORM baton.leave(p_trace, v_account);
 END
 $$;
 
--- The sessions that end with it; null if there is no such account.
-CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS uuid[] LANGUAGE plpgsql AS $$
-DECLARE
-    v_ended uuid[];
+CREATE FUNCTION baton.delete_account(p_account bigint, p_trace json) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM baton.durably();
     PERFORM 1 FROM baton.accounts a WHERE a.id = p_account FOR UPDATE;
     IF NOT FOUND THEN
-        RETURN NULL;
+        RETURN false;
     END IF;
-    v_ended := ARRAY(SELECT s.client FROM baton.sessions s WHERE s.account = p_account);
     -- Sessions and one-time tokens go with it.
     DELETE FROM baton.accounts a WHERE a.id = p_account;
     PERFORM baton.leave(p_trace, p_account);
-    RETURN v_ended;
+    RETURN true;
 END
 $$;
 

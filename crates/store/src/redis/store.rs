@@ -19,7 +19,7 @@ use baton_core::clock::Timestamp;
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::OneTimeId;
-use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 use futures_util::future::try_join_all;
@@ -76,16 +76,16 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         let changed = self.registry.update_account(account, update, trace).await?;
         self.follow(&changed).await.map_err(made_anyway)?;
         Ok(changed)
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
-        let ended = self.registry.delete_account(account, trace).await?;
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
+        let deleted = self.registry.delete_account(account, trace).await?;
         self.end_in_redis(account).await.map_err(made_anyway)?;
-        Ok(ended)
+        Ok(deleted)
     }
 
     async fn create_session(
@@ -152,7 +152,7 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError> {
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         let mut ip = None;
         if let Some(new) = &session {
             self.sessions.check().await?;
@@ -317,11 +317,11 @@ impl<R: Registry + ?Sized> RedisStore<R> {
     }
 
     /// Makes a change of an account good in Redis.
-    async fn follow(&self, changed: &Changed) -> Result<(), StoreError> {
-        self.sessions.time.observe(changed.account.updated_at);
-        self.end_in_redis(changed.account.id).await?;
-        let (_, registered) = self.registry.sessions(changed.account.id).await?;
-        let refreshed = registered.iter().map(|entry| self.sessions.refresh(entry.session.client, &changed.account));
+    async fn follow(&self, changed: &Account) -> Result<(), StoreError> {
+        self.sessions.time.observe(changed.updated_at);
+        self.end_in_redis(changed.id).await?;
+        let (_, registered) = self.registry.sessions(changed.id).await?;
+        let refreshed = registered.iter().map(|entry| self.sessions.refresh(entry.session.client, changed));
         try_join_all(refreshed).await.map(drop)
     }
 

@@ -34,7 +34,7 @@ use baton_core::clock::{Clock, Timestamp};
 use baton_core::error::{CreateAccountError, CreateSessionError, RedeemError, StoreError, UpdateAccountError};
 use baton_core::event::{Message, Outcome, Recorded, Trace};
 use baton_core::one_time::OneTimeId;
-use baton_core::ports::{Changed, Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
+use baton_core::ports::{Found, FoundOneTime, KeyBinding, Login, NewOneTime, SessionEntry, Store};
 use baton_core::session::{Account, AccountId, AccountUpdate, NewAccount, NewSession, Session, Swap, Swapped};
 use baton_core::token::ClientId;
 
@@ -249,7 +249,7 @@ impl Store for SqliteStore {
         account: AccountId,
         update: AccountUpdate,
         trace: &Trace,
-    ) -> Result<Changed, UpdateAccountError> {
+    ) -> Result<Account, UpdateAccountError> {
         let trace = trace.clone();
         self.writer
             .run("update an account", Durability::Durable, move |tx| ops::update_account(tx, account, &update, &trace))
@@ -261,7 +261,7 @@ impl Store for SqliteStore {
             })
     }
 
-    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<Option<Vec<ClientId>>, StoreError> {
+    async fn delete_account(&self, account: AccountId, trace: &Trace) -> Result<bool, StoreError> {
         let trace = trace.clone();
         let work = move |tx: &ops::Tx<'_>| ops::delete_account(tx, account, &trace);
         self.writer.run("delete an account", Durability::Durable, work).await
@@ -320,7 +320,7 @@ impl Store for SqliteStore {
         update: AccountUpdate,
         session: Option<NewSession>,
         trace: &Trace,
-    ) -> Result<(Changed, Option<Session>), RedeemError> {
+    ) -> Result<(Account, Option<Session>), RedeemError> {
         let trace = trace.clone();
         let work = move |tx: &ops::Tx<'_>| ops::redeem(tx, id, &update, session.as_ref(), &trace);
         self.writer.run("redeem a one-time token", Durability::Durable, work).await?.map_err(

@@ -8,7 +8,7 @@ use baton_core::attempts::{AttemptName, AttemptRule, Attempts, Counted};
 use baton_core::clock::{Timestamp, millis};
 use baton_core::event::{Message, Outcome, Trace};
 use baton_core::one_time::{OneTime, OneTimeId};
-use baton_core::ports::{Changed, KeyBinding, NewOneTime};
+use baton_core::ports::{KeyBinding, NewOneTime};
 use baton_core::session::{
     Account, AccountId, AccountUpdate, EndSessions, NewAccount, NewSession, PasswordHash, Profile, Session, Swap,
     Swapped,
@@ -139,7 +139,7 @@ pub(super) fn update_account(
     account: AccountId,
     update: &AccountUpdate,
     trace: &Trace,
-) -> rusqlite::Result<Result<Changed, Unchanged>> {
+) -> rusqlite::Result<Result<Account, Unchanged>> {
     let changed = update_row(tx, account, update)?;
     if changed.is_ok() {
         leave(tx, trace, Some(account))?;
@@ -147,7 +147,7 @@ pub(super) fn update_account(
     Ok(changed)
 }
 
-fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Changed, Unchanged>> {
+fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqlite::Result<Result<Account, Unchanged>> {
     let Some(password) = password_of(tx, account)? else { return Ok(Err(Unchanged::Gone)) };
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
@@ -184,23 +184,22 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
         // It exists, so it was the name.
         return Ok(Err(Unchanged::Taken));
     }
-    let ended = match update.end {
-        EndSessions::None => Vec::new(),
-        EndSessions::AllBut(kept) => end_sessions(tx, account, Some(kept))?,
-        EndSessions::All => end_sessions(tx, account, None)?,
-    };
+    match update.end {
+        EndSessions::None => {}
+        EndSessions::AllBut(kept) => {
+            tx.execute(
+                "DELETE FROM sessions WHERE account = ?1 AND client <> ?2",
+                params![account.0, kept.as_bytes()],
+            )?;
+        }
+        EndSessions::All => {
+            tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
+        }
+    }
     if update.void_one_time {
         tx.execute("DELETE FROM one_time_tokens WHERE account = ?1", [account.0])?;
     }
-    Ok(Ok(Changed { account: rows::account(tx.connection, account)?, ended }))
-}
-
-/// Ends the sessions of this account, but for one.
-fn end_sessions(tx: &Tx<'_>, account: AccountId, kept: Option<ClientId>) -> rusqlite::Result<Vec<ClientId>> {
-    tx.connection
-        .prepare_cached("DELETE FROM sessions WHERE account = ?1 AND client IS NOT ?2 RETURNING client")?
-        .query_map(params![account.0, kept.as_ref().map(ClientId::as_bytes)], client_at_first)?
-        .collect()
+    rows::account(tx.connection, account).map(Ok)
 }
 
 /// `None` if there is no such account.
@@ -211,19 +210,15 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
         .optional()
 }
 
-/// `None` if there is no such account.
-pub(super) fn delete_account(
-    tx: &Tx<'_>,
-    account: AccountId,
-    trace: &Trace,
-) -> rusqlite::Result<Option<Vec<ClientId>>> {
-    let ended = end_sessions(tx, account, None)?;
+/// False if there is no such account.
+pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
+    tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
     // One-time tokens go with the row.
-    if tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 0 {
-        return Ok(None);
+    let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
+    if existed {
+        leave(tx, trace, Some(account))?;
     }
-    leave(tx, trace, Some(account))?;
-    Ok(Some(ended))
+    Ok(existed)
 }
 
 /// `None` if there is no such account, or its password is not the one that was checked.
@@ -237,36 +232,23 @@ pub(super) fn create_session(
     if new.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(None);
     }
-    let (session, _) = insert_session_with_room(tx, account, new)?;
+    let session = insert_session_with_room(tx, account, new)?;
     leave(tx, trace, Some(account))?;
     Ok(Some(session))
 }
 
 /// Adds a session, in the place of the least recently used ones if there are too many.
-fn insert_session_with_room(
-    tx: &Tx<'_>,
-    account: AccountId,
-    new: &NewSession,
-) -> rusqlite::Result<(Session, Vec<ClientId>)> {
+fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Session> {
     let session = insert_session(tx, account, new, tx.time.now())?;
     // The new one is kept whatever the times say, so the others share what remains. Same order as in the list of sessions.
-    let ended = tx
-        .connection
-        .prepare_cached(
-            "DELETE FROM sessions WHERE client IN (
-                 SELECT client FROM sessions WHERE account = ?1 AND client <> ?2
-                 ORDER BY last_seen_at DESC, created_at DESC, client DESC
-                 LIMIT -1 OFFSET ?3)
-             RETURNING client",
-        )?
-        .query_map(params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)], client_at_first)?
-        .collect::<rusqlite::Result<_>>()?;
-    Ok((session, ended))
-}
-
-/// What `RETURNING client` answers.
-fn client_at_first(row: &rusqlite::Row<'_>) -> rusqlite::Result<ClientId> {
-    row.get(0).map(ClientId::from_bytes)
+    tx.execute(
+        "DELETE FROM sessions WHERE client IN (
+             SELECT client FROM sessions WHERE account = ?1 AND client <> ?2
+             ORDER BY last_seen_at DESC, created_at DESC, client DESC
+             LIMIT -1 OFFSET ?3)",
+        params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)],
+    )?;
+    Ok(session)
 }
 
 /// False if the account has no such session.
@@ -301,24 +283,20 @@ pub(super) fn redeem(
     update: &AccountUpdate,
     session: Option<&NewSession>,
     trace: &Trace,
-) -> rusqlite::Result<Result<(Changed, Option<Session>), Unchanged>> {
+) -> rusqlite::Result<Result<(Account, Option<Session>), Unchanged>> {
     let found = rows::find_one_time(tx.connection, id)?.filter(|(token, _)| tx.time.now() < token.expires_at);
     let Some((OneTime { account, purpose, .. }, _)) = found else { return Ok(Err(Unchanged::Gone)) };
-    let mut changed = match update_row(tx, account, update)? {
-        Ok(changed) => changed,
+    let account = match update_row(tx, account, update)? {
+        Ok(account) => account,
         Err(unchanged) => return Ok(Err(unchanged)),
     };
     tx.execute(
         "DELETE FROM one_time_tokens WHERE account = ?1 AND purpose = ?2",
-        params![account.0, purpose.as_str()],
+        params![account.id.0, purpose.as_str()],
     )?;
-    let made = session.map(|session| insert_session_with_room(tx, account, session)).transpose()?;
-    leave(tx, trace, Some(account))?;
-    let session = made.map(|(session, ended)| {
-        changed.ended.extend(ended);
-        session
-    });
-    Ok(Ok((changed, session)))
+    let session = session.map(|session| insert_session_with_room(tx, account.id, session)).transpose()?;
+    leave(tx, trace, Some(account.id))?;
+    Ok(Ok((account, session)))
 }
 
 pub(super) fn void_one_time(tx: &Tx<'_>, id: OneTimeId) -> rusqlite::Result<()> {

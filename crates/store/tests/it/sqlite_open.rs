@@ -376,7 +376,7 @@ async fn the_mark_is_kept_also_when_no_record_shows_the_time() {
     let (account, _) =
         store.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("make");
     clock.set(late);
-    assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete").is_some());
+    assert!(store.delete_account(account.id, &Trace::NONE).await.expect("delete"));
     store.close().await.expect("close");
     let store = must_open(&path, Arc::new(ManualClock::new(START)));
     assert_eq!(store.high_water_mark(), late);

@@ -225,8 +225,7 @@ async fn a_sign_in_that_is_overtaken_leaves_nothing() {
             sleep(Duration::from_millis(5)).await;
         }
         let end = AccountUpdate { end: EndSessions::All, ..AccountUpdate::default() };
-        let changed = witness.update_account(owner, end, &Trace::NONE).await.expect("update");
-        assert!(changed.ended.contains(&client(2)));
+        witness.update_account(owner, end, &Trace::NONE).await.expect("update");
         proxy.cut_and_pass();
     };
     let trace = Trace::NONE;
