@@ -437,3 +437,25 @@ fn a_target_whose_health_check_fails_gets_nothing() {
     let answer = get(&baton, "/");
     assert_eq!((answer.status, answer.code(), answer.header("retry-after")), (503, "unavailable".into(), "2"));
 }
+
+#[test]
+fn http2_clients_are_passed_on() {
+    let backend = Backend::start();
+    let baton = Baton::before(&[to(&backend, "require = 'any'")], &ROTATE);
+    let mut held = baton.register("ann@example.com");
+    for body in [None, Some("hello")] {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "-i", "--http2-prior-knowledge", "-H"]).arg(format!("access-token: {}", held.token));
+        curl.arg("-H").arg(format!("client: {}", held.client)).arg("-H").arg(format!("uid: {}", held.uid));
+        let output = curl.args(body.iter().flat_map(|body| ["-d", body])).arg(baton.url("/h2?a=b")).output();
+        let output = output.expect("curl is missing. Install it: apt-get install -y curl");
+        let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (head, seen) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{output:?}"));
+        assert!(head.starts_with("HTTP/2 200"), "{answer}");
+        let seen: Value = serde_json::from_str(seen).unwrap();
+        assert_eq!((&seen["uri"], &seen["length"]), (&"/h2?a=b".into(), &body.map_or(0, str::len).into()));
+        assert_eq!((sent(&seen, "host"), sent(&seen, "via")), (vec![&*baton.address.to_string()], vec!["2 baton"]));
+        assert_eq!(sent(&seen, "x-auth-uid"), ["ann@example.com"]);
+        held.token = head.lines().find_map(|line| line.strip_prefix("access-token: ")).unwrap().trim().to_owned();
+    }
+}

@@ -51,6 +51,13 @@ impl Backend {
         self.seen.load(Ordering::SeqCst)
     }
 
+    /// Ends it, with the connections that it has; how many requests came.
+    pub fn stop(self) -> usize {
+        let seen = Arc::clone(&self.seen);
+        drop(self);
+        seen.load(Ordering::SeqCst)
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
