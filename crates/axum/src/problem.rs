@@ -230,6 +230,12 @@ impl Problem {
         Self::unavailable(shape)
     }
 
+    /// Its machine-readable reason, as the body has it.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, HeaderValue::from_static(value)));
         self

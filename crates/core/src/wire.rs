@@ -220,13 +220,17 @@ pub enum Code {
     MethodNotAllowed,
     /// Too many attempts from this address or at this account; try again after `Retry-After`.
     RateLimited,
+    /// The service behind this one could not be reached, or broke off.
+    BadGateway,
+    /// The service behind this one did not answer in time.
+    GatewayTimeout,
     /// The store is away or overloaded; try again, and keep the credentials.
     Unavailable,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::NotAuthenticated,
         Self::TokenInvalid,
         Self::TokenSuperseded,
@@ -244,6 +248,8 @@ impl Code {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RateLimited,
+        Self::BadGateway,
+        Self::GatewayTimeout,
         Self::Unavailable,
     ];
 
@@ -268,6 +274,8 @@ impl Code {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RateLimited => "rate_limited",
+            Self::BadGateway => "bad_gateway",
+            Self::GatewayTimeout => "gateway_timeout",
             Self::Unavailable => "unavailable",
         }
     }

@@ -12,7 +12,9 @@ use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::time::Instant;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use crate::proxy::Passed;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_PATH: usize = 256;
 
 /// Numbers the requests of this process.
@@ -36,11 +38,19 @@ impl RequestIds {
     }
 }
 
+/// On a request: its id, for whoever passes it on.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) HeaderValue);
+
 /// Logs a request when its response head is ready, and gives the response its id.
-pub(crate) async fn log(State(ids): State<RequestIds>, request: Request, next: Next) -> Response {
+pub(crate) async fn log(State(ids): State<RequestIds>, mut request: Request, next: Next) -> Response {
     let id = ids.next();
     let method = known(request.method());
     let path = shortened(request.uri().path()).to_owned();
+    let header = HeaderValue::from_str(&id).ok();
+    if let Some(header) = &header {
+        request.extensions_mut().insert(RequestId(header.clone()));
+    }
     let start = Instant::now();
     let mut response = next.run(request).await;
     let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
@@ -50,11 +60,13 @@ pub(crate) async fn log(State(ids): State<RequestIds>, request: Request, next: N
     } else {
         tracing::info!(method, path, status, ms, request = id, "request");
     }
-    let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.insert(REQUEST_ID, id);
+    if let Some(header) = header {
+        response.headers_mut().insert(REQUEST_ID, header);
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // How a browser is to take a backend's answers is the backend's affair.
+    if response.extensions().get::<Passed>().is_none() {
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     response
 }
 

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use baton_axum::{Auth, AuthLayer, Problem, Shape, auth_routes};
 use baton_core::Store;
 use baton_core::wire::Code;
@@ -23,8 +24,9 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use crate::access_log::{self, RequestIds};
 use crate::client_addr::{self, Proxies};
 use crate::config::{Config, ServerConfig};
-use crate::start::Routes;
-use crate::{demo, health, mailbox};
+use crate::edge_cors::EdgeCors;
+use crate::proxy::Proxy;
+use crate::{demo, forward_auth, health, mailbox};
 
 /// A realm, and where its auth routes are.
 #[derive(Debug, Clone)]
@@ -34,40 +36,58 @@ pub(crate) struct Mounted {
 }
 
 /// Everything that answers, from the outside in: the client's address, access log, CORS, panics, limits on bodies, routes.
+/// With `demo`, the address that the server listens on, there are resources to try things out with.
 pub(crate) fn router(
     realms: &[Mounted],
     mailbox: Option<Arc<Mailbox>>,
     store: Arc<dyn Store>,
+    proxy: Option<Proxy>,
     config: &Config,
-    routes: Routes,
-    address: SocketAddr,
+    demo: Option<SocketAddr>,
     ids: RequestIds,
 ) -> Router {
     let everybody = AuthLayer::any_of(realms.iter().map(|realm| realm.auth.clone()));
-    let mut app = health::routes(store);
+    let mut app = health::routes(store).merge(forward_auth::routes(realms));
     for Mounted { mount, auth } in realms {
         app = app.merge(auth_routes(mount, auth));
     }
-    if routes == Routes::WithDemo {
-        app = app.merge(demo::routes(realms, &everybody, address));
+    if let Some(address) = demo {
+        app = app.merge(demo::routes(realms, &everybody));
+        if proxy.is_none() {
+            app = app.merge(demo::at_root(realms, address));
+        }
     }
     if let Some(mailbox) = mailbox {
         app = app.merge(mailbox::routes(mailbox));
     }
-    around(app, &everybody, &config.server, ids)
+    around(app, proxy, &everybody, &config.server, ids)
 }
 
-fn around(routes: Router, everybody: &AuthLayer, config: &ServerConfig, ids: RequestIds) -> Router {
+fn around(
+    routes: Router,
+    proxy: Option<Proxy>,
+    everybody: &AuthLayer,
+    config: &ServerConfig,
+    ids: RequestIds,
+) -> Router {
     let proxies = Proxies::new(config.trusted_proxies.clone());
     // As one layer: the router boxes what each of its own layers makes, for every request.
     let layers = ServiceBuilder::new()
         .map_request(move |request| client_addr::set(&proxies, request))
         .layer(from_fn_with_state(ids, access_log::log))
-        .layer(everybody.cors())
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(config.max_body_bytes, limit_body))
-        .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout));
-    routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(layers)
+        .layer(EdgeCors::new(everybody.cors(), proxy.is_some()))
+        .layer(CatchPanicLayer::custom(panicked));
+    let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(
+        ServiceBuilder::new()
+            .layer(from_fn_with_state(config.max_body_bytes, limit_body))
+            .layer(RequestBodyTimeoutLayer::new(config.body_read_timeout)),
+    );
+    // Behind the limits on bodies: a backend has its own.
+    let routes = match proxy {
+        Some(proxy) => routes.fallback_service(any(Proxy::serve).with_state(proxy)),
+        None => routes,
+    };
+    routes.layer(layers)
 }
 
 async fn not_found(uri: Uri) -> Problem {
@@ -121,7 +141,7 @@ mod tests {
             assert!(text.is_empty(), "{text}");
         };
         let routes = Router::new().route("/panics", get(panics)).route("/works", get(|| async { "fine" }));
-        let app = around(routes, &auth.layer(), &config.server, RequestIds::new(&OsRandom).unwrap());
+        let app = around(routes, None, &auth.layer(), &config.server, RequestIds::new(&OsRandom).unwrap());
         let call = |path: &str| app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
 
         let response = call("/panics").await.unwrap();

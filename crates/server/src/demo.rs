@@ -19,8 +19,8 @@ use crate::app::Mounted;
 /// Longest sleep of `/demo/slow`, in milliseconds.
 const MAX_SLEEP: u64 = 60_000;
 
-/// `address` is for the text at `/`.
-pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer, address: SocketAddr) -> Router {
+/// Without the text at `/`, which is there if nobody else has that path.
+pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer) -> Router {
     let mut protected = Router::new()
         .route("/demo/members_only", any(members_only))
         .route("/demo/slow", any(slow))
@@ -29,9 +29,14 @@ pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer, address: SocketA
     for realm in realms {
         protected = protected.route(&only(realm), any(members_only).layer(realm.auth.layer()));
     }
+    protected
+}
+
+/// What to type next, at `/`.
+pub(crate) fn at_root(realms: &[Mounted], address: SocketAddr) -> Router {
     let welcome = welcome(realms, address);
     let welcome = async move || ([(CONTENT_TYPE, "text/plain; charset=utf-8")], welcome);
-    Router::new().route("/", get(welcome)).merge(protected)
+    Router::new().route("/", get(welcome))
 }
 
 /// Where only accounts of this realm are let in.

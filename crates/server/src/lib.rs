@@ -10,7 +10,9 @@ mod client_addr;
 pub mod config;
 mod courier;
 mod demo;
+mod edge_cors;
 mod first_bytes;
+mod forward_auth;
 mod health;
 pub mod keys;
 mod listen;
@@ -18,12 +20,25 @@ pub mod logging;
 mod mailbox;
 mod migrate;
 mod openapi;
+mod proxy;
 mod purge;
 mod run;
 mod start;
 mod store;
 mod store_check;
+mod tls;
 mod webhooks;
 
 pub use config::{Config, Problems, Sources};
 pub use start::{Routes, Running, StartError, start};
+
+/// An error and what lies below it: the log shows only the uppermost.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

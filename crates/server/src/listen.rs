@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use http::HeaderValue;
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +24,10 @@ use crate::first_bytes::FirstBytes;
 
 /// How long to wait before accepting again when the system has nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// On a request: the place of its connection among those that are served at once. Whoever takes the connection over keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(#[expect(dead_code, reason = "what counts is how long it is kept")] Arc<OwnedSemaphorePermit>);
 
 /// Serves `app` until `stop`, then lets what is in flight finish for as long as the configuration grants. Whether it did.
 pub(crate) async fn serve(
@@ -40,10 +46,9 @@ pub(crate) async fn serve(
             () = &mut stop => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let connection = connection(&builder, stream, peer, app.clone(), config.header_read_timeout);
+        let connection = connection(&builder, stream, peer, place, app.clone(), config.header_read_timeout);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            let _place = place;
             if let Err(error) = connection.await {
                 // A client that went away, was too slow, or does not speak HTTP.
                 tracing::debug!(%error, "a connection ended early");
@@ -58,12 +63,9 @@ pub(crate) async fn serve(
 }
 
 /// The next connection, when there is a place for it. An error never ends the server.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, Option<Place>) {
     // The semaphore is never closed; without a permit there would merely be no bound.
-    let place = Arc::clone(places).acquire_owned().await.ok();
+    let place = Arc::clone(places).acquire_owned().await.ok().map(|permit| Place(Arc::new(permit)));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -112,6 +114,7 @@ fn connection(
     builder: &Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
+    place: Option<Place>,
     app: Router,
     limit: Duration,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error: std::fmt::Display, Output: Send> + Send + 'static {
@@ -119,8 +122,20 @@ fn connection(
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(place) = place.clone() {
+            request.extensions_mut().insert(place);
+        }
+        // hyper takes the chunks for what they are and drops a `Content-Length` beside them without a word. Whoever sent both may
+        // have told somebody on the way another length, so nothing that follows on the connection is believed (RFC 9112 §6.1).
+        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
         let mut app = app.clone();
-        async move { Ok::<_, Infallible>(app.call(request).await.unwrap_or_else(|never| match never {})) }
+        async move {
+            let mut response = app.call(request).await.unwrap_or_else(|never| match never {});
+            if is_last {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
-    builder.serve_connection(TokioIo::new(FirstBytes::within(limit, stream)), service).into_owned()
+    builder.serve_connection_with_upgrades(TokioIo::new(FirstBytes::within(limit, stream)), service).into_owned()
 }

@@ -10,13 +10,15 @@ use baton_engine::{Engine, EngineError, OsRandom, Settings, WebhookSender};
 use baton_mail::{Mailbox, SmtpMailer, SmtpSettingsError};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access_log::RequestIds;
 use crate::app::Mounted;
 use crate::config::{Config, EventsConfig, RealmConfig};
 use crate::courier::Courier;
+use crate::proxy::Proxy;
 use crate::store::OpenStore;
+use crate::tls::TrustError;
 use crate::webhooks::{SignedWebhooks, WebhookSettingsError};
 use crate::{app, listen, purge};
 
@@ -58,6 +60,9 @@ pub enum StartError {
     /// Events cannot be posted as configured.
     #[error("webhooks: {0}")]
     Webhooks(#[from] WebhookSettingsError),
+    /// Backends cannot be called as configured.
+    #[error("upstream: {0}")]
+    Upstream(#[from] TrustError),
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] baton_core::ports::RandomError),
@@ -74,6 +79,8 @@ pub struct Running {
     serving: JoinHandle<bool>,
     courier: Courier,
     purging: JoinHandle<()>,
+    /// Asks backends whether they are well.
+    watching: JoinSet<()>,
 }
 
 /// Starts a server. The time of day is `clock`'s; how long requests may take and similar limits are real time.
@@ -104,7 +111,10 @@ pub async fn start(
         realms.push(Mounted { mount: realm.mount.clone(), auth });
     }
 
-    let app = app::router(&realms, mailbox.clone(), store.store(), config, routes, address, ids);
+    let demo = (routes == Routes::WithDemo).then_some(address);
+    let proxy = if config.upstreams.is_empty() { None } else { Some(Proxy::new(config, &realms)?) };
+    let watching = proxy.as_ref().map(Proxy::watch).unwrap_or_default();
+    let app = app::router(&realms, mailbox.clone(), store.store(), proxy, config, demo, ids);
     let (stop, stopped) = oneshot::channel();
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
@@ -113,7 +123,7 @@ pub async fn start(
     });
     let courier = Courier::start(realms.iter().map(|realm| realm.auth.clone()).collect(), outlets.bell);
     let purging = tokio::spawn(purge::run(store.store(), config.events.keep));
-    Ok(Running { address, realms, mailbox, store, stop, serving, courier, purging })
+    Ok(Running { address, realms, mailbox, store, stop, serving, courier, purging, watching })
 }
 
 /// Where letters land while developing, unless a mail server is named.
@@ -224,6 +234,7 @@ impl Running {
         }
         self.courier.stop().await;
         self.purging.abort();
+        drop(self.watching);
         self.store.close().await
     }
 }

@@ -12,7 +12,6 @@
 //! {"type":"signed_in","timestamp":"2026-11-22T00:00:00.000Z","data":{"realm":"user","account_id":1,…}}
 //! ```
 
-use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -34,14 +33,14 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use sha2::Sha256;
 use url::{Host, Url};
 use zeroize::Zeroizing;
+
+use crate::chain;
+use crate::tls::{self, TrustError};
 
 const AGENT: &str = concat!("baton/", env!("CARGO_PKG_VERSION"));
 const SECRET_PREFIX: &str = "whsec_";
@@ -91,23 +90,9 @@ pub enum WebhookSettingsError {
     /// Too long or no time at all.
     #[error("`timeout` has to be longer than nothing and at most {} s", MAX_TIMEOUT.as_secs())]
     Timeout,
-    /// The file with certificates could not be read.
-    #[error("{path}: {source}")]
-    ReadCaFile {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file does not hold certificates.
-    #[error("{0}: holds no certificates in PEM form")]
-    CaFile(PathBuf),
-    /// Nothing is trusted, so no receiver could be.
-    #[error("this machine has no CA certificates: install them (`ca-certificates`) or name a file in `ca_file`")]
-    NoCertificates,
-    /// TLS cannot be had.
-    #[error("TLS: {0}")]
-    Tls(String),
+    /// No receiver could be trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Whether events may be posted to `url`: an `https` URL with a host, or an `http` one of this machine, for development.
@@ -184,7 +169,7 @@ impl SignedWebhooks {
         // Shared between the addresses of a host, so that one that does not answer leaves time for the next.
         tcp.set_connect_timeout(Some(settings.timeout / 2));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(settings)?)
+            .with_tls_config(tls::trusting(settings.ca_file.as_deref())?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -255,17 +240,6 @@ enum Why {
     Answered(StatusCode),
 }
 
-/// An error and what lies below it: the log shows only the uppermost.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// As receivers read it. What is not known is `null`.
 #[derive(Serialize)]
 struct Payload<'a> {
@@ -316,32 +290,6 @@ fn signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
     mac.update(format!("{id}.{seconds}.").as_bytes());
     mac.update(body);
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-}
-
-fn tls(settings: &WebhookSettings) -> Result<ClientConfig, WebhookSettingsError> {
-    let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(system.certs);
-    if let Some(path) = &settings.ca_file {
-        let unfit = || WebhookSettingsError::CaFile(path.clone());
-        let pem =
-            std::fs::read(path).map_err(|source| WebhookSettingsError::ReadCaFile { path: path.clone(), source })?;
-        let certificates: Vec<_> =
-            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| unfit())?;
-        if certificates.is_empty() {
-            return Err(unfit());
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|_| unfit())?;
-        }
-    }
-    if roots.is_empty() {
-        return Err(WebhookSettingsError::NoCertificates);
-    }
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| WebhookSettingsError::Tls(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod rotation;
 mod server;
 mod sessions;
 mod store;
+mod upstreams;
 mod values;
 
 pub use crate::client_addr::TrustedProxies;
@@ -31,6 +32,7 @@ pub use problem::{Problem, Problems};
 pub use realms::RealmConfig;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
+pub use upstreams::{Require, UpstreamConfig};
 pub use values::{DEFAULT_FILE, Origin, Sources};
 
 use reader::{Reader, complaint};
@@ -57,6 +59,8 @@ pub struct Config {
     pub mail: MailConfig,
     /// Where events go, and how long they are kept.
     pub events: EventsConfig,
+    /// Which backends requests are passed on to.
+    pub upstreams: Vec<UpstreamConfig>,
     /// What is logged, and how.
     pub log: LogConfig,
     /// For complaints about settings that were read long ago.
@@ -81,6 +85,7 @@ impl Config {
         let (store, sessions) = (store::read(&mut reader), sessions::read(&mut reader));
         let keys = keys::read(&mut reader, &values, &sources.env);
         let (mail, events) = (mail::read(&mut reader), events::read(&mut reader));
+        let upstreams = upstreams::read(&mut reader, &realms);
         let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
         for secret in [accounts::PEPPER, mail::PASSWORD, events::SECRET] {
@@ -95,7 +100,7 @@ impl Config {
         for realm in &mut realms {
             realm.engine.webhooks.clone_from(&events.webhooks);
         }
-        Ok(Self { realms, server, store, sessions, keys, mail, events, log, values })
+        Ok(Self { realms, server, store, sessions, keys, mail, events, upstreams, log, values })
     }
 
     /// Reads and checks where accounts and sessions are and what is logged, and nothing else: for what is done to the store without
@@ -180,7 +185,8 @@ mod tests {
         let mut problems = Problems::default();
         let values = Values::read(&Sources::default(), &mut problems);
         let mut reader = Reader::new(&values, problems);
-        realms::read(&mut reader);
+        let realms = realms::read(&mut reader);
+        upstreams::read(&mut reader, &realms);
         server::read(&mut reader);
         server::origins(&mut reader);
         store::read(&mut reader);

@@ -190,6 +190,36 @@ impl<'v> Reader<'v> {
         })
     }
 
+    /// Tables that stand in a list: `[[KEY]]` in a file. Each takes what it does not set from `defaults`, and knows no setting
+    /// that these do not name.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &str,
+        defaults: &str,
+        mut read: impl FnMut(&mut Reader<'_>) -> T,
+    ) -> Vec<T> {
+        let Some(Entry { value: Value::Array(items), origin, .. }) = self.entry(key) else {
+            self.refuse(key, format!("has to be a list of tables; in a file each begins with [[{key}]]"));
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        for (item, number) in items.iter().zip(1..) {
+            let name = format!("{key}[{number}]");
+            let Value::Table(table) = item else {
+                self.refuse_other(&name, format!("has to be a table; in a file it begins with [[{key}]]"));
+                continue;
+            };
+            let mut problems = Problems::default();
+            let values = Values::of_table(defaults, table, origin, &mut problems);
+            let mut reader = Reader::new(&values, problems);
+            all.push(read(&mut reader));
+            for problem in reader.into_problems().into_vec() {
+                self.problems.add(Problem { key: format!("{name}.{}", problem.key), ..problem });
+            }
+        }
+        all
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy, const N: usize>(&mut self, key: &str, words: [(&str, T); N]) -> T {
         let given = match self.entry(key).map(|entry| &entry.value) {

@@ -29,7 +29,7 @@ impl RealmConfig {
 
 /// Settings of the server as a whole, which no realm has for itself: one process, one database, one key ring, and hashes of one
 /// cost. A realm has all others, but for its name, which is that of its table.
-const OF_THE_SERVER: [&str; 15] = [
+const OF_THE_SERVER: [&str; 16] = [
     "audit.",
     "keys.",
     "log.",
@@ -39,6 +39,7 @@ const OF_THE_SERVER: [&str; 15] = [
     "store.",
     "webhooks.",
     "realm",
+    "upstream",
     "password.memory_kib",
     "password.iterations",
     "password.parallelism",

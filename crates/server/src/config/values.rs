@@ -87,6 +87,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    const fn default_of(value: Value) -> Self {
+        Self { value, typed: None, origin: Origin::Default }
+    }
+
     /// As it is shown in a complaint: short, and on one line.
     pub(super) fn shown(&self) -> String {
         let text = self.typed.as_ref().map_or_else(|| self.value.to_string(), |typed| format!("{typed:?}"));
@@ -99,6 +103,8 @@ impl Entry {
 
 /// What further realms are described below, `realms.NAME`.
 const REALMS: &str = "realms";
+/// The list of tables with the backends.
+pub(super) const UPSTREAM: &str = "upstream";
 
 /// All values, by the name of the setting (`server.listen`).
 #[derive(Debug, Clone)]
@@ -133,15 +139,27 @@ impl Values {
     }
 
     fn defaults() -> Self {
+        let mut values = Self::from_text(DEFAULT_FILE);
+        // Not in the file: whoever copies it could not add one.
+        values.top.insert(UPSTREAM.to_owned(), Entry::default_of(Value::Array(Vec::new())));
+        values
+    }
+
+    fn from_text(text: &str) -> Self {
         let mut values = Self { top: BTreeMap::new(), realms: BTreeMap::new() };
-        // A test parses this file; it is part of the program.
-        if let Ok(table) = DEFAULT_FILE.parse::<toml::Table>() {
+        // A test parses these texts; they are part of the program.
+        if let Ok(table) = text.parse::<toml::Table>() {
             let mut leaves = Vec::new();
             flatten(String::new(), Value::Table(table), &mut leaves);
-            for (key, value) in leaves {
-                values.top.insert(key, Entry { value, typed: None, origin: Origin::Default });
-            }
+            values.top.extend(leaves.into_iter().map(|(key, value)| (key, Entry::default_of(value))));
         }
+        values
+    }
+
+    /// Those of one table of a list, over its defaults.
+    pub(super) fn of_table(defaults: &str, table: &toml::Table, origin: &Origin, problems: &mut Problems) -> Self {
+        let mut values = Self::from_text(defaults);
+        values.put_typed_table("", table.clone(), origin, problems);
         values
     }
 

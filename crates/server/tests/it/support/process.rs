@@ -191,6 +191,18 @@ impl Baton {
         eventually(&format!("{text:?} in the log"), || self.log().contains(text).then_some(()));
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.started().child.id()
+    }
+
+    /// `baton dev` in front of backends: these tables `[[upstream]]`, written as TOML between braces.
+    pub fn before(upstreams: &[String], args: &[&str]) -> Self {
+        let upstreams = upstreams.iter().map(|table| format!("{{ {table} }}")).collect::<Vec<_>>().join(", ");
+        let upstreams = format!("upstream=[{upstreams}]");
+        Self::dev(&[&["--set", &upstreams], args].concat())
+    }
+
     /// SIGTERM.
     pub fn terminate(&self) {
         self.send(Signal::TERM);
