@@ -125,7 +125,8 @@ export class Baton {
    */
   readonly fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const made = call(input, init, this.#url);
-    return made.url.origin === this.#url.origin ? this.#keeper.send(made) : this.#send(input, init);
+    if (made.url.origin === this.#url.origin) return this.#keeper.send(made);
+    return this.#send(input instanceof Request ? input : made.url, init);
   };
 
   /**
