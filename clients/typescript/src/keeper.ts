@@ -59,7 +59,7 @@ export class Keeper {
 
   constructor(parts: KeeperParts) {
     this.#parts = parts;
-    this.#lock = parts.shared || `baton ${crypto.randomUUID?.() ?? Math.random()}`;
+    this.#lock = parts.shared || `baton ${Math.random()}`;
     this.#line = openLine(parts.shared, (news) => this.#hear(news));
     globalThis.addEventListener?.("online", this.#online);
     globalThis.addEventListener?.("pagehide", this.#leaving);

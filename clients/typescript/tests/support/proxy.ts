@@ -76,7 +76,7 @@ async function serve(proxy: Proxy, target: string, incoming: IncomingMessage, ou
   });
   seen.status = answer.statusCode ?? 0;
   seen.handedOut = generation(String(answer.headers["access-token"] ?? ""));
-  await proxy.answered(seen);
+  if (!isPreflight) await proxy.answered(seen);
   if (fate === "lose") return void outgoing.destroy();
   if (fate === "pass") return void answer.pipe(outgoing.writeHead(seen.status, answer.headers));
   answer.resume();
