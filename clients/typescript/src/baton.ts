@@ -26,6 +26,11 @@ export interface BatonOptions {
    * The next one is sent when the head of the response is there. Default: false.
    */
   serial?: boolean;
+  /**
+   * The server's batch window in seconds (`batch_request_buffer_throttle`). After that time a request has to bring a new token;
+   * if its answer is blank and no other one has brought it, one was lost on the way. Default: 5.
+   */
+  batchWindow?: number;
   /** Names of the auth headers that the server has changed. */
   headerNames?: Partial<HeaderNames>;
   /** What requests are sent with. Default: the global `fetch`. */
@@ -94,6 +99,7 @@ export class Baton {
       storage: this.#cookie ? { ...kept, read: () => undefined } : kept,
       cookie: this.#cookie,
       serial: options.serial ?? false,
+      window: (options.batchWindow ?? 5) * 1000,
       shared: this.#cookie ? key : kept.shared,
       locks: sharedLocks(),
       events: this.#events,

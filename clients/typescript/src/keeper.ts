@@ -22,6 +22,8 @@ export interface KeeperParts {
   cookie: boolean;
   /** One request at a time. */
   serial: boolean;
+  /** The server's batch window, in milliseconds. */
+  window: number;
   /** Names the session to locks and other tabs; empty if they do not share it. */
   shared: string;
   locks: Locks;
@@ -54,6 +56,10 @@ export class Keeper {
   #doubt: number | undefined;
   #recovery: Promise<boolean> | undefined;
   #flights = 0;
+  /** When the token came here; long ago, if the next request is to bring another one. */
+  #since = -Infinity;
+  /** An answer was blank that should have carried a token, unless another one did. */
+  #missing = false;
   /** The session that listeners believe to be there. */
   #announced: string | undefined;
 
@@ -72,6 +78,7 @@ export class Keeper {
     if (stored !== undefined) {
       const best = stored && this.#memory ? newer(this.#memory, stored) : stored;
       if (best && stored && best.token !== stored.token) this.#parts.storage.write(best);
+      if (this.#memory && best && best.token !== this.#memory.token) this.#came();
       this.#memory = best;
     }
     return this.#memory;
@@ -113,6 +120,8 @@ export class Keeper {
   /** Takes up this session. */
   take(session: Session): void {
     this.#doubt = undefined;
+    this.#missing = false;
+    this.#since = -Infinity;
     this.#set(session);
     this.#announce({ about: "signedIn", session });
   }
@@ -148,25 +157,27 @@ export class Keeper {
       // Nothing may be known yet of a session whose token is in a cookie.
       const presented = session ?? (cookie ? { client: "", uid: "", token: "", expiry: 0 } : null);
       const asks = presented !== null && (unbatch || this.#doubt !== undefined);
+      const late = Date.now() - this.#since > this.#parts.window;
       this.#flights += 1;
       try {
         let request = call.request(asks);
         if (cookie) request = new Request(request, { credentials: "include" });
         else if (session) present(session, request.headers, names);
         const response = await this.#parts.fetch(request);
-        if (presented) this.#land(call, presented, response, asks);
+        if (presented) this.#land(call, presented, response, { asks, late });
         return { presented, response };
       } catch (error) {
         if (presented) this.#doubtAbout(presented);
         return { presented, error };
       } finally {
         this.#flights -= 1;
+        if (presented && this.#flights === 0 && this.#missing) this.#miss(presented);
       }
     });
   }
 
   /** Takes in what a response says of the token. */
-  #land(call: Call, presented: Session, response: Response, asked: boolean): void {
+  #land(call: Call, presented: Session, response: Response, { asks, late }: { asks: boolean; late: boolean }): void {
     const { cookie, names, origin } = this.#parts;
     const ours = new URL(response.url || call.url).origin === origin;
     const said = ours ? heard(response.headers, names) : undefined;
@@ -176,17 +187,30 @@ export class Keeper {
       // The uid stays: only a change of the account changes it, and an answer that was under way does not know of that.
       const state = { ...said, uid: session.uid, token: said.token || session.token, expiry: said.expiry || session.expiry };
       if (handedOut) this.#set(newer(session, state));
-      if (handedOut && (asked || generation(said.token) > (this.#doubt ?? 0))) this.#doubt = undefined;
+      if (handedOut && (asks || generation(said.token) > (this.#doubt ?? 0))) this.#doubt = undefined;
+      if (handedOut) this.#came();
+      // Browsers send a request again by themselves if a connection that they had kept open breaks.
+      else if (late && session.token === presented.token) this.#missing = true;
     }
     // A gateway may have lost the answer that carried the token, and of one that led on somewhere else nothing can be seen.
     const lost = response.status >= 500 && !said;
     const ledOn = (response.redirected || response.type === "opaqueredirect") && !handedOut;
-    if (lost || ledOn) {
-      const known = this.#doubt !== undefined;
-      this.#doubtAbout(presented);
-      // Once: while the server is away, each request asks by itself.
-      if (!known) void this.recover();
-    }
+    if (lost || ledOn) this.#miss(presented);
+  }
+
+  /** A token is here, or the one that was here is confirmed. */
+  #came(): void {
+    this.#since = Date.now();
+    this.#missing = false;
+  }
+
+  /** An answer to this may have carried a token that is not here. */
+  #miss(presented: Session): void {
+    this.#missing = false;
+    const known = this.#doubt !== undefined;
+    this.#doubtAbout(presented);
+    // Once: while the server is away, each request asks by itself.
+    if (!known) void this.recover();
   }
 
   #doubtAbout(presented: Session): void {

@@ -78,7 +78,7 @@ function storage(number: number): Storage & { kept: Session | null } {
 function client(number = 1) {
   const { fetch, next, queue } = server();
   const kept = storage(number);
-  return { baton: new Baton({ url: "https://api.test/auth", storage: kept, fetch }), next, queue, kept };
+  return { baton: new Baton({ url: "https://api.test/auth", storage: kept, fetch, batchWindow: 60 }), next, queue, kept };
 }
 
 const held = (baton: Baton) => baton.session?.generation;
@@ -218,6 +218,31 @@ test("a token that an earlier request brought does not settle what a later one l
   asks.answer(3);
   await call;
   assert.equal(held(baton), 3);
+});
+
+test("a blank answer that should have brought a token is looked into, unless another one has brought it", async () => {
+  const { baton, next, queue } = client(1);
+  const alone = baton.fetch("/a");
+  (await next()).answer("blank");
+  await alone;
+  const asks = await next();
+  assert.equal(asks.url.href, "https://api.test/auth/validate_token?unbatch=true");
+  asks.answer(2);
+  await new Promise((resolve) => baton.on("token", resolve));
+
+  const within = baton.fetch("/a");
+  (await next()).answer("blank");
+  await within;
+  assert.deepEqual(queue, [], "the window is open");
+
+  const other = client(1);
+  const batch = [other.baton.fetch("/a"), other.baton.fetch("/b")];
+  const [first, second] = [await other.next(), await other.next()];
+  first.answer("blank");
+  await batch[0];
+  second.answer(2);
+  await batch[1];
+  assert.deepEqual(other.queue, []);
 });
 
 test("several that ask who is signed in after a loss share a request", async () => {
