@@ -1,9 +1,12 @@
-//! An axum API whose users sign in with rotating tokens, on a SQLite file.
+//! An axum API whose users sign in with rotating tokens, on a SQLite file, and a page that uses it.
 //!
 //! ```text
-//! cargo run -p example-axum-api
+//! (cd clients/typescript && npm ci && npm run build)   # for the page
+//! cargo run -p example-axum-api                        # http://127.0.0.1:3000/
 //! curl -i 127.0.0.1:3000/auth -d email=ann@example.com -d password='correct horse battery'
 //! ```
+//!
+//! Another address is an argument: `cargo run -p example-axum-api -- 127.0.0.1:8080`.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,6 +20,7 @@ use baton_engine::{Engine, OsRandom, Settings};
 use baton_store::clock::SystemClock;
 use baton_store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::{Value, json};
+use tower_http::services::ServeDir;
 
 /// Anybody may ask; whoever is signed in is greeted by name.
 async fn greet(user: Option<CurrentUser>) -> String {
@@ -43,15 +47,26 @@ async fn app(folder: &Path) -> Result<Router, Box<dyn Error>> {
         .route("/greet", get(greet))
         .route("/orders", post(order))
         .merge(auth_routes("/auth", &auth))
-        .layer(auth.layer()))
+        .layer(auth.layer())
+        .merge(page()))
+}
+
+/// The page in `front/`, and the client that it uses. It is told nothing of tokens by this server: it has scripts for that.
+fn page() -> Router {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let client = ServeDir::new(here.join("../../clients/typescript/dist"));
+    Router::new().nest_service("/client", client).fallback_service(ServeDir::new(here.join("front")))
 }
 
 #[tokio::main]
+#[expect(clippy::print_stdout, reason = "an example says where it is")]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
     let folder = std::env::temp_dir().join(format!("example-axum-api-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let app = app(&folder).await?;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app.into_make_service_with_connect_info::<std::net::SocketAddr>()).await?;
     Ok(())
 }
@@ -98,5 +113,16 @@ mod tests {
         assert_eq!(ordered.status(), 200);
         assert_ne!(ordered.headers()["access-token"], registered.headers()["access-token"], "the token has changed");
         assert_eq!(text(ordered).await, r#"{"for":"ann@example.com","ordered":"tea"}"#);
+    }
+
+    #[tokio::test]
+    async fn the_page_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = app(folder.path()).await.unwrap();
+        for (path, start) in [("/", "<!doctype html>"), ("/app.js", "// A page"), ("/style.css", ":root")] {
+            let response = app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            assert!(text(response).await.starts_with(start), "{path}");
+        }
     }
 }

@@ -1,0 +1,66 @@
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+/** A `baton dev` of a test's own. */
+export interface Server {
+  origin: string;
+  /** The auth routes. */
+  url: string;
+  stop(): Promise<void>;
+}
+
+const BINARY = process.env["BATON"] ?? fileURLToPath(new URL("../../../../target/debug/baton", import.meta.url));
+
+// Lives as long as the pipe from the test does, and takes server and folder along, however the test ends.
+const WATCH = 'folder=$1; shift; "$@" </dev/null & server=$!; cat >/dev/null; kill "$server"; wait "$server"; rm -rf "$folder"';
+
+/** Starts a server with these settings, on a free port and an empty folder. */
+export async function startBaton(...settings: string[]): Promise<Server> {
+  if (!existsSync(BINARY)) throw new Error(`no ${BINARY}: cargo build -p baton-server, or set BATON`);
+  const folder = await mkdtemp(join(tmpdir(), "baton-client-"));
+  const options = ["log.level=warn", ...settings].flatMap((setting) => ["--set", setting]);
+  const command = [BINARY, "dev", "--listen", "127.0.0.1:0", "--data-dir", join(folder, "data"), ...options];
+  const child = spawn("sh", ["-c", WATCH, "sh", folder, ...command], { stdio: ["pipe", "pipe", "pipe"] });
+  let said = "";
+  child.stderr.on("data", (chunk) => (said += String(chunk)));
+  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
+  const stop = () => {
+    child.stdin.end();
+    return ended;
+  };
+  for await (const line of createInterface(child.stdout)) {
+    const origin = /^listening on (\S+)/.exec(line)?.[1];
+    if (origin) return { origin, url: `${origin}/auth`, stop };
+  }
+  throw new Error(`baton did not start: ${said}`);
+}
+
+/** The link in the newest letter to this address, once it is there. */
+export async function linkInLetter(server: Server, to: string): Promise<string> {
+  for (;;) {
+    const { mails } = (await (await fetch(`${server.origin}/dev/mailbox.json`)).json()) as {
+      mails: { to: string; link: string | null }[];
+    };
+    const link = mails.find((mail) => mail.to.includes(to))?.link;
+    if (link) return link;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+let people = 0;
+
+/** An address that nobody has yet. */
+export function somebody(): { email: string; password: string } {
+  people += 1;
+  return { email: `somebody-${process.pid}-${people}@example.com`, password: "correct horse battery" };
+}
+
+/** Until a window of so many seconds has passed. What is done then is not hurried: it has only to be late enough. */
+export function windowPasses(seconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, seconds * 1000 + 150));
+}
