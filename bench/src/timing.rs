@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tempfile::TempDir;
 use serde_json::json;
 
 use crate::clock::now;
@@ -49,9 +50,11 @@ pub(crate) struct Timing {
 
 impl Timing {
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+        // Before the server, so that it is removed after that has ended.
+        let folder = TempDir::new().map_err(|error| Failure::Io("a temporary folder".into(), error))?;
         let started = match &self.base_url {
             Some(_) => None,
-            None => Some(Server::baton(self.baton.as_deref(), &["log.level=warn"])?),
+            None => Some(Server::baton(self.baton.as_deref(), folder.path(), &["log.level=warn".to_owned()])?),
         };
         let target = match (&started, &self.base_url) {
             (Some(server), _) => server.target.clone(),
