@@ -149,8 +149,14 @@ fn fill_sqlite(folder: &Path, keys: &KeyRing, sessions: Sessions) -> Result<(), 
     sqlite::fill(&path, sessions)
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::Server(format!("fill a store: {error}"))
+fn failed(error: impl std::error::Error) -> Failure {
+    let mut text = format!("fill a store: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Failure::Server(text)
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -118,8 +118,12 @@ pub(super) fn start(text: &mut String, results: &Results) {
         starts.sessions,
         starts.milliseconds.len()
     );
-    if let Some(idle) = results.idle_kib {
-        let _ = writeln!(text, "Resident with an empty file and one session: {:.1} MiB.", idle / 1024.0);
+    if let Some(idle) = &results.idle_kib {
+        let (started, hashed) = (idle.started / 1024.0, idle.hashed / 1024.0);
+        let _ = writeln!(
+            text,
+            "Resident with an empty file: {started:.1} MiB, and {hashed:.1} MiB right after a password was hashed."
+        );
     }
     text.push('\n');
 }

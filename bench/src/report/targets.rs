@@ -54,8 +54,8 @@ fn all(results: &Results) -> Vec<Target> {
         });
     }
     targets.extend(results.growth.iter().filter_map(growth));
-    if let Some(kib) = results.idle_kib {
-        let idle = Spread::of(std::iter::once(kib / 1024.0));
+    if let Some(idle) = &results.idle_kib {
+        let idle = Spread::of(std::iter::once(idle.started / 1024.0));
         targets.push(at_most("memory, idle".into(), MEMORY_MIB, idle, " MiB"));
     }
     if let Some(starts) = &results.starts {

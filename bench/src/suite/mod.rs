@@ -15,7 +15,7 @@ pub(crate) use forged::Asked;
 pub(crate) use growth::Growth;
 pub(crate) use rounds::Measured;
 pub(crate) use sign_in::SignIns;
-pub(crate) use start::Starts;
+pub(crate) use start::{Idle, Starts};
 
 use crate::load::Report;
 use crate::proc::Machine;
@@ -137,7 +137,7 @@ pub(crate) struct Results {
     pub(crate) half_load: Option<Measured>,
     pub(crate) asked: Option<Asked>,
     pub(crate) growth: Vec<Growth>,
-    pub(crate) idle_kib: Option<f64>,
+    pub(crate) idle_kib: Option<Idle>,
     pub(crate) starts: Option<Starts>,
     pub(crate) sign_ins: Option<SignIns>,
 }
