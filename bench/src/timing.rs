@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use tempfile::TempDir;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::clock::now;
 use crate::http::{Answer, BlockingConnection, Target};

@@ -41,7 +41,9 @@ impl Postgres {
     pub(super) async fn open(url: &str, update: bool) -> Result<Self, Failure> {
         let mut config: Config = url.parse().map_err(failed)?;
         // What baton sets; with `synchronous_commit` off as it has it for rotations.
-        config.options(r"-c statement_timeout=5000 -c default_transaction_isolation=read\ committed -c synchronous_commit=off");
+        config.options(
+            r"-c statement_timeout=5000 -c default_transaction_isolation=read\ committed -c synchronous_commit=off",
+        );
         let mut wires = Vec::with_capacity(CONNECTIONS);
         for number in 0..CONNECTIONS {
             let (client, connection) = config.connect(NoTls).await.map_err(failed)?;

@@ -93,12 +93,7 @@ fn at_least(what: String, bound: f64, found: Spread) -> Target {
 }
 
 fn at_most(what: String, bound: f64, found: Spread, unit: &str) -> Target {
-    Target {
-        what,
-        bound: format!("≤ {bound}{unit}"),
-        found: format!("{found:.2}{unit}"),
-        met: found.median <= bound,
-    }
+    Target { what, bound: format!("≤ {bound}{unit}"), found: format!("{found:.2}{unit}"), met: found.median <= bound }
 }
 
 #[cfg(test)]

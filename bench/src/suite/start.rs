@@ -60,7 +60,10 @@ pub(super) fn idle(program: Option<&Path>) -> Result<Idle, Failure> {
     (one.users, one.connections) = (1, 1);
     let side = Side::baton(&Engine::Sqlite, &[NO_ACCESS_LOG], program, one.clone())?;
     let resident = || Ok(usage(side.server.pid())?.resident_kib as f64);
-    answer(&side.server, format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", side.server.target.authority).as_bytes())?;
+    answer(
+        &side.server,
+        format!("GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", side.server.target.authority).as_bytes(),
+    )?;
     let started = resident()?;
     one.made_up = false;
     load::prepare(&side.server.target, &one, Vec::new())?;
