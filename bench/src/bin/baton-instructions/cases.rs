@@ -32,7 +32,10 @@ type Error = Box<dyn std::error::Error>;
 /// A round.
 type Round = Box<dyn FnMut() -> Result<(), Error>>;
 
-const CASES: [(&str, fn() -> Result<Round, Error>); 10] = [
+/// Makes one.
+type Case = fn() -> Result<Round, Error>;
+
+const CASES: [(&str, Case); 10] = [
     ("token: derive", derive),
     ("token: verify", verify),
     ("rule: decide and complete, rotating", rule),
@@ -242,8 +245,10 @@ impl Random for Fixed {
 
 type Answer = std::future::Ready<Result<Response<Body>, Infallible>>;
 
-fn service(auth: &Auth) -> AuthService<tower::util::ServiceFn<fn(Request<Body>) -> Answer>> {
-    let answer: fn(Request<Body>) -> Answer = |_| std::future::ready(Ok(Response::new(Body::from("{}"))));
+type Handler = fn(Request<Body>) -> Answer;
+
+fn service(auth: &Auth) -> AuthService<tower::util::ServiceFn<Handler>> {
+    let answer: Handler = |_| std::future::ready(Ok(Response::new(Body::from("{}"))));
     auth.layer().layer(tower::service_fn(answer))
 }
 
