@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod clock;
+mod fill;
 mod floor;
 mod http;
 mod load;
@@ -19,6 +20,10 @@ mod server;
 mod stats;
 mod suite;
 mod timing;
+
+/// As the server's: a floor with another one would be a floor of something else.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures baton, or anything else that speaks its protocol.
 #[derive(Debug, Parser)]

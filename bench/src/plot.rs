@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::report::Spread;
 
-const NAMES: f64 = 220.0;
+const NAMES: f64 = 280.0;
 const BARS: f64 = 420.0;
 const VALUES: f64 = 60.0;
 const ROW: f64 = 36.0;
@@ -70,7 +70,7 @@ mod tests {
         let svg = bars("title", &[Bar { name: "half", spread }]);
         // The axis ends at 1.0, which is BARS wide.
         assert!(svg.contains("width=\"210.0\""), "{svg}");
-        assert!(svg.contains("x1=\"325.0\"") && svg.contains("x2=\"535.0\""), "{svg}");
+        assert!(svg.contains("x1=\"385.0\"") && svg.contains("x2=\"595.0\""), "{svg}");
         assert!(svg.contains(">half</text>") && svg.contains(">0.50</text>"), "{svg}");
     }
 

@@ -4,30 +4,99 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use tempfile::TempDir;
+use baton_testkit::{postgres, redis};
 
 use crate::Failure;
 use crate::http::Target;
+
+/// As an administrator would have it, for a small machine; a test server has as little as it can do with. Durability is the default's.
+const POSTGRES: [&str; 6] = ["-c", "shared_buffers=512MB", "-c", "autovacuum=on", "-c", "max_wal_size=4GB"];
+
+/// What keeps the sessions. The servers end when this is dropped.
+#[derive(Debug)]
+pub(crate) enum Engine {
+    /// In the data folder.
+    Sqlite,
+    Postgres(postgres::Server),
+    Redis(redis::Server),
+}
+
+/// Which kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Sqlite,
+    Postgres,
+    Redis,
+}
+
+impl Store {
+    /// With a throw-away server, if it takes one. Ends the program if none is installed, with the command that installs it.
+    pub(crate) fn start(self) -> Engine {
+        match self {
+            Self::Sqlite => Engine::Sqlite,
+            Self::Postgres => Engine::Postgres(postgres::Server::own(&POSTGRES)),
+            Self::Redis => Engine::Redis(redis::Server::own(&[])),
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SQLite",
+            Self::Postgres => "PostgreSQL",
+            Self::Redis => "Redis",
+        }
+    }
+}
+
+impl Engine {
+    /// For people.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite => Store::Sqlite.name(),
+            Self::Postgres(_) => Store::Postgres.name(),
+            Self::Redis(_) => Store::Redis.name(),
+        }
+    }
+
+    /// What tells baton to use it, apart from whoever else does by `name`.
+    pub(crate) fn settings(&self, name: &str) -> Vec<String> {
+        match self {
+            Self::Sqlite => Vec::new(),
+            Self::Postgres(server) => vec![format!("store.url={}", server.url(name))],
+            Self::Redis(server) => vec![format!("sessions.url=redis://127.0.0.1:{}?prefix={name}", server.port)],
+        }
+    }
+
+    /// What has a floor make as many round trips to it as baton. SQLite takes none.
+    fn floor(&self, rotates: bool) -> Vec<String> {
+        match self {
+            Self::Sqlite => Vec::new(),
+            Self::Postgres(server) => {
+                let url = format!("postgres://baton@127.0.0.1:{}/postgres?sslmode=disable", server.port);
+                let update = rotates.then(|| "--update".to_owned());
+                ["--postgres".to_owned(), url].into_iter().chain(update).collect()
+            }
+            Self::Redis(server) => vec!["--redis".to_owned(), format!("redis://127.0.0.1:{}", server.port)],
+        }
+    }
+}
 
 /// A child process that serves.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     pub(crate) target: Target,
-    /// Its data; removed after it has ended.
-    _folder: Option<TempDir>,
 }
 
 impl Server {
-    /// `baton dev` on a free port with a folder of its own. `program`: other than the one beside this program.
-    pub(crate) fn baton(program: Option<&Path>, settings: &[&str]) -> Result<Self, Failure> {
+    /// `baton dev` on a free port with this data folder. `program`: other than the one beside this program.
+    pub(crate) fn baton(program: Option<&Path>, folder: &Path, settings: &[String]) -> Result<Self, Failure> {
         let program = match program {
             Some(program) => program.to_owned(),
             None => this_program()?.with_file_name("baton"),
         };
-        let folder = TempDir::new().map_err(|error| Failure::Io("a temporary folder".into(), error))?;
         let mut command = Command::new(&program);
-        command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
         for setting in settings {
             command.args(["--set", setting]);
         }
@@ -35,18 +104,27 @@ impl Server {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("BATON_")) {
             command.env_remove(name);
         }
-        Self::start(&program, command, Some(folder))
+        Self::start(&program, command)
     }
 
     /// [`crate::floor`] in a process of its own, on a free port.
-    pub(crate) fn floor(trivial: bool) -> Result<Self, Failure> {
-        let program = this_program()?;
-        let mut command = Command::new(&program);
-        command.args(["floor", "--listen", "127.0.0.1:0"]).args(trivial.then_some("--trivial"));
-        Self::start(&program, command, None)
+    pub(crate) fn floor(engine: &Engine, rotates: bool) -> Result<Self, Failure> {
+        Self::floor_with(&engine.floor(rotates))
     }
 
-    fn start(program: &Path, mut command: Command, folder: Option<TempDir>) -> Result<Self, Failure> {
+    /// One that does not even read the request.
+    pub(crate) fn trivial() -> Result<Self, Failure> {
+        Self::floor_with(&["--trivial".to_owned()])
+    }
+
+    fn floor_with(arguments: &[String]) -> Result<Self, Failure> {
+        let program = this_program()?;
+        let mut command = Command::new(&program);
+        command.args(["floor", "--listen", "127.0.0.1:0"]).args(arguments);
+        Self::start(&program, command)
+    }
+
+    fn start(program: &Path, mut command: Command) -> Result<Self, Failure> {
         let failed = |error| Failure::Io(program.display().to_string(), error);
         // Its log is thrown away, as an operator's goes into a pipe: a terminal would be what is measured.
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
@@ -62,7 +140,7 @@ impl Server {
             Err(failure) => Err(failure),
         };
         match target {
-            Ok(target) => Ok(Self { child, target, _folder: folder }),
+            Ok(target) => Ok(Self { child, target }),
             Err(failure) => {
                 end(&mut child);
                 Err(failure)

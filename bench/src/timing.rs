@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::clock::now;
 use crate::http::{Answer, BlockingConnection, Target};
@@ -49,9 +50,11 @@ pub(crate) struct Timing {
 
 impl Timing {
     pub(crate) fn run(&self) -> Result<Outcome, Failure> {
+        // Before the server, so that it is removed after that has ended.
+        let folder = TempDir::new().map_err(|error| Failure::Io("a temporary folder".into(), error))?;
         let started = match &self.base_url {
             Some(_) => None,
-            None => Some(Server::baton(self.baton.as_deref(), &["log.level=warn"])?),
+            None => Some(Server::baton(self.baton.as_deref(), folder.path(), &["log.level=warn".to_owned()])?),
         };
         let target = match (&started, &self.base_url) {
             (Some(server), _) => server.target.clone(),

@@ -2,6 +2,7 @@
 
 mod lane;
 mod pace;
+mod sign_ins;
 mod tally;
 mod users;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+pub(crate) use sign_ins::sign_ins;
 pub(crate) use tally::Report;
 pub(crate) use users::User;
 

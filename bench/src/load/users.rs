@@ -14,7 +14,7 @@ use crate::http::{Answer, Connection, Target};
 use crate::random::SplitMix;
 use crate::{Failure, note};
 
-const PASSWORD: &str = "correct horse battery";
+pub(super) const PASSWORD: &str = "correct horse battery";
 /// How many sign in at once. Passwords are hashed on half of the cores anyway.
 const SIGNING_IN: usize = 8;
 

@@ -12,6 +12,10 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::{Auth, ClientAddr, HttpSettingsError};
 
+// Nothing is copied for these.
+const BLANK: HeaderValue = HeaderValue::from_static("");
+const BEARER: HeaderValue = HeaderValue::from_static(TOKEN_TYPE);
+
 /// The six header names, ready for use.
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -171,10 +175,17 @@ fn write_headers(
     authorization: &str,
     owner: &Owner<'_>,
 ) {
+    // At once: a map that grows one by one puts everything into its new place again and again.
+    headers.reserve(auth.header_names().len() + 1);
     let values = [token, TOKEN_TYPE, owner.client, expiry, owner.uid, authorization];
     for (index, (name, value)) in auth.header_names().iter().zip(values).enumerate() {
+        let value = match value {
+            "" => Ok(BLANK),
+            TOKEN_TYPE => Ok(BEARER),
+            value => HeaderValue::from_bytes(value.as_bytes()),
+        };
         // A uid may hold what no header can (a control character); such an account goes without that header.
-        if let Ok(mut value) = HeaderValue::from_bytes(value.as_bytes()) {
+        if let Ok(mut value) = value {
             value.set_sensitive(matches!(index, 0 | 5));
             headers.insert(name, value);
         }

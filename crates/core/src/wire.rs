@@ -166,21 +166,63 @@ impl Credentials {
     /// The five fields as a JSON object under their header names: what a bearer value and the cookie hold.
     #[must_use]
     pub fn to_json(&self, names: &HeaderNames) -> Zeroizing<String> {
-        let mut object = Map::new();
-        let mut put = |name: &str, value: String| object.insert(name.to_owned(), Value::String(value));
-        put(&names.access_token, self.token.expose().to_owned());
-        put(&names.token_type, TOKEN_TYPE.to_owned());
-        put(&names.client, self.client.to_string());
-        put(&names.expiry, self.expiry());
-        put(&names.uid, self.uid.clone());
-        Zeroizing::new(Value::Object(object).to_string())
+        let (client, expiry) = (self.client.to_string(), self.expiry());
+        let fields = [
+            (&names.access_token, self.token.expose()),
+            (&names.token_type, TOKEN_TYPE),
+            (&names.client, &client),
+            (&names.expiry, &expiry),
+            (&names.uid, &self.uid),
+        ];
+        // Room for all of it: text that outgrew its place would leave the token behind there, unwiped.
+        let length: usize = fields.iter().map(|(name, value)| name.len() + value.len() + r#""":"","#.len()).sum();
+        let plain = fields.iter().all(|(name, value)| is_plain(name) && is_plain(value));
+        let room = 1 + if plain { length } else { ESCAPED * length };
+        let mut json = Zeroizing::new(String::with_capacity(room));
+        json.push('{');
+        for (name, value) in fields {
+            if json.len() > 1 {
+                json.push(',');
+            }
+            push_json(&mut json, name);
+            json.push(':');
+            push_json(&mut json, value);
+        }
+        json.push('}');
+        json
     }
 
     /// The value of `authorization`: `Bearer`, and the base64 of [`to_json`](Self::to_json).
     #[must_use]
     pub fn to_authorization(&self, names: &HeaderNames) -> Zeroizing<String> {
-        Zeroizing::new(format!("{TOKEN_TYPE} {}", STANDARD.encode(self.to_json(names).as_bytes())))
+        let json = self.to_json(names);
+        let room = TOKEN_TYPE.len() + 1 + json.len().div_ceil(3) * 4;
+        let mut value = Zeroizing::new(String::with_capacity(room));
+        value.push_str(TOKEN_TYPE);
+        value.push(' ');
+        STANDARD.encode_string(json.as_bytes(), &mut value);
+        value
     }
+}
+
+/// Most bytes that one byte becomes in a JSON string (`\u0000`).
+const ESCAPED: usize = 6;
+
+/// Whether it is in a JSON string as it is: nearly everything.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+}
+
+/// As a JSON string.
+fn push_json(json: &mut String, text: &str) {
+    json.push('"');
+    if is_plain(text) {
+        json.push_str(text);
+    } else {
+        let escaped = Value::String(text.to_owned()).to_string();
+        json.push_str(&escaped[1..escaped.len() - 1]);
+    }
+    json.push('"');
 }
 
 /// Stable, machine-readable reason of a refusal: the `code` of an error body.

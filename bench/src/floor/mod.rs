@@ -1,9 +1,19 @@
 //! What answering takes before any authentication: the denominator of the ratios, and the ceiling of the generator.
+//!
+//! With a store behind it, a floor also makes the round trips that nobody who keeps sessions there can do without. It knows
+//! nothing about tokens and does not look at what it reads.
+
+mod postgres;
+mod redis;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use clap::Args;
@@ -26,6 +36,15 @@ pub(crate) struct Floor {
     /// this is its own ceiling
     #[arg(long)]
     trivial: bool,
+    /// Make one prepared point SELECT for each request, in a table of its own
+    #[arg(long, value_name = "URL", conflicts_with_all = ["trivial", "redis"])]
+    postgres: Option<String>,
+    /// Make a conditional UPDATE as well
+    #[arg(long, requires = "postgres")]
+    update: bool,
+    /// Read a hash and change it with a script that compares and sets, for each request
+    #[arg(long, value_name = "URL", conflicts_with = "trivial")]
+    redis: Option<String>,
 }
 
 impl Floor {
@@ -35,20 +54,53 @@ impl Floor {
         // As many threads as baton has.
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         runtime.block_on(async {
+            let routes = self.routes().await?;
             let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
             print(&format!("listening on http://{}\n", listener.local_addr().map_err(failed)?))?;
             if self.trivial {
                 return trivial(&listener).await.map_err(failed);
             }
             let listener = listener.tap_io(|stream| without_delay(stream));
-            axum::serve(listener, routes()).await.map_err(failed)
+            axum::serve(listener, routes).await.map_err(failed)
         })
+    }
+
+    async fn routes(&self) -> Result<Router, Failure> {
+        let handler = match (&self.postgres, &self.redis) {
+            (Some(url), _) => {
+                let store = Arc::new(postgres::Postgres::open(url, self.update).await?);
+                get(move || async move { store.touch().await.map(|()| answer()).map_err(away) })
+            }
+            (None, Some(url)) => {
+                let store = Arc::new(redis::Redis::open(url).await?);
+                get(move || async move { store.touch().await.map(|()| answer()).map_err(away) })
+            }
+            (None, None) => get(|| async { answer() }),
+        };
+        Ok(Router::new().route("/demo/members_only", handler))
     }
 }
 
-fn routes() -> Router {
-    let answer = || async { ([(CONTENT_TYPE, "application/json; charset=utf-8")], BODY) };
-    Router::new().route("/demo/members_only", get(answer))
+fn answer() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json; charset=utf-8")], BODY)
+}
+
+/// Any other status than 200 is noticed by the generator.
+fn away(failure: Failure) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, failure.to_string())
+}
+
+/// Rows or hashes of a floor's own: as many as the suite has users, so that no two requests that are under way meet in one.
+const ENTRIES: usize = 256;
+
+/// Takes turns, over all threads.
+#[derive(Debug, Default)]
+struct Turn(AtomicUsize);
+
+impl Turn {
+    fn next(&self, of: usize) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed) % of
+    }
 }
 
 /// As baton does.
