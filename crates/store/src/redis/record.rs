@@ -9,14 +9,6 @@ use baton_core::token::{ClientId, Generation};
 
 use super::error::unusable;
 
-/// The fields in the order in which [`Record::read`] has them.
-pub(super) const FIELDS: [&str; 18] = [
-    // account, generation, handed_out_at, confirmed, born, ends, last seen, address, verified: found in the registry
-    "a", "g", "h", "c", "b", "e", "l", "i", "v",
-    // of the account: realm, provider, uid, email, profile, permit (client and until), created, modified
-    "ar", "ap", "au", "ae", "af", "ax", "ay", "ac", "am",
-];
-
 /// A session as it is kept.
 pub(super) struct Record {
     pub(super) session: Session,
@@ -27,7 +19,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// From the values of [`FIELDS`]. `None` if there is none.
+    /// From the values of the fields that `find.lua` reads, in its order. `None` if there is none.
     pub(super) fn read(client: ClientId, mut values: Vec<Option<Vec<u8>>>) -> Result<Option<Self>, StoreError> {
         if values.first().is_none_or(Option::is_none) {
             return Ok(None);

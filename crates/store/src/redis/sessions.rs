@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::error::{unavailable, unusable};
 use super::link::{Kind, Links, Lua, Operation};
 use super::options::RedisOptions;
-use super::record::{self, FIELDS, Record};
+use super::record::{self, Record};
 
 /// How long a session that is over is still known as such, unless it is purged before. Redis removes it by itself then.
 const AFTERLIFE: Duration = Duration::from_secs(60 * 60);
@@ -70,9 +70,8 @@ impl Sessions {
     }
 
     pub(super) async fn find(&self, client: ClientId) -> Result<Option<Stored>, StoreError> {
-        let fields = FIELDS.iter().map(|field| field.as_bytes().to_vec()).collect();
         let (time, values): (i64, Vec<Option<Vec<u8>>>) =
-            self.run("find a session", &FIND, client, fields, Kind::Read).await?;
+            self.run("find a session", &FIND, client, Vec::new(), Kind::Read).await?;
         let record = Record::read(client, values)?;
         Ok(record.map(|record| {
             let session = &record.session;
