@@ -1,24 +1,30 @@
 // The page of the axum example, as somebody sees it who uses it.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "puppeteer-core";
-import { somebody } from "../support/baton.js";
+import { somebody, WATCH } from "../support/baton.js";
 import { shoot, startBrowser } from "../support/browser.js";
 
 const BINARY = process.env["EXAMPLE"] ?? fileURLToPath(new URL("../../../../target/debug/example-axum-api", import.meta.url));
 
 let browser: Browser;
 let origin: string;
-let stop: () => void;
+let stop: () => Promise<unknown>;
 
 before(async () => {
-  // Ends when the pipe from here does, however the test ends.
-  const watch = '"$1" 127.0.0.1:0 </dev/null & server=$!; cat >/dev/null; kill "$server"';
-  const child = spawn("sh", ["-c", watch, "sh", BINARY], { stdio: ["pipe", "pipe", "inherit"] });
-  stop = () => child.stdin.end();
+  const folder = await mkdtemp(join(tmpdir(), "baton-client-"));
+  const child = spawn("sh", ["-c", WATCH, "sh", folder, BINARY, "127.0.0.1:0"], { stdio: ["pipe", "pipe", "inherit"] });
+  const ended = new Promise((resolve) => child.on("close", resolve));
+  stop = () => {
+    child.stdin.end();
+    return ended;
+  };
   for await (const line of createInterface(child.stdout)) {
     const found = /^listening on (\S+)/.exec(line)?.[1];
     if (!found) continue;
@@ -30,7 +36,7 @@ before(async () => {
 });
 after(async () => {
   await browser?.close();
-  stop?.();
+  await stop?.();
 });
 
 /** A page whose text is to come to say this. */

@@ -16,8 +16,12 @@ export interface Server {
 
 const BINARY = process.env["BATON"] ?? fileURLToPath(new URL("../../../../target/debug/baton", import.meta.url));
 
-// Lives as long as the pipe from the test does, and takes server and folder along, however the test ends.
-const WATCH = 'folder=$1; shift; "$@" </dev/null & server=$!; cat >/dev/null; kill "$server"; wait "$server"; rm -rf "$folder"';
+/**
+ * A shell that runs the command after its first argument as long as the pipe from the test is open, and takes the folder that
+ * is its first argument along: however the test ends.
+ */
+export const WATCH = `trap : TERM INT HUP; folder=$1; shift; TMPDIR=$folder "$@" </dev/null & server=$!
+  cat >/dev/null; kill "$server"; wait "$server"; rm -rf "$folder"`;
 
 /** Starts a server with these settings, on a free port and an empty folder. */
 export async function startBaton(...settings: string[]): Promise<Server> {
