@@ -7,8 +7,9 @@
 //!   answer was lost, is recognised when it is repeated.
 //! - What Redis forgets in a failover is forgotten rotations, which heal. What must not be forgotten (a new session, the end
 //!   of one, a token handed out again) waits for as many replicas as was asked ([`RedisOptions::wait_replicas`]).
-//! - Should an end be forgotten all the same, because nobody was asked to wait or a node died halfway, the registry tells: a
-//!   session in use is looked for there every [`RedisOptions::recheck`]. While the registry is away that is put off, so
+//! - What has ended in the registry and could not be told to Redis is remembered there, until it has been.
+//! - Should Redis forget an end, because nobody was asked to wait, the registry tells: a session in use is looked for there every
+//!   [`RedisOptions::recheck`]. While the registry is away that is put off, so
 //!   that requests with tokens go on without it.
 //! - Dead sessions go by themselves: each has an expiry in Redis, and its row is found by an index.
 //!
