@@ -259,11 +259,13 @@ fn bodies_and_methods_pass_as_they_are() {
         answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ") && answer.contains(r#""length":2"#),
         "{answer}"
     );
-    let too_long = baton.request("POST", "/").body("text/plain", vec![b'x'; 200_001]).send();
-    assert_eq!((too_long.status, too_long.code()), (413, "too_large".into()));
-    let chunk = format!("{:x}\r\n{}\r\n", 150_000, "x".repeat(150_000));
+    // Not a byte more than it takes: who goes on writing when the answer is there may not get to read it.
+    let too_long = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200001\r\nConnection: close\r\n\r\n";
+    let answer = raw(baton.address, too_long.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("too_large"), "{answer}");
+    let (first, second) = ("x".repeat(150_000), "x".repeat(50_001));
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-    let answer = raw(baton.address, format!("{head}{chunk}{chunk}0\r\n\r\n").as_bytes());
+    let answer = raw(baton.address, format!("{head}{0:x}\r\n{first}\r\n{0:x}\r\n{second}", 150_000).as_bytes());
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     for method in ["TRACE", "CONNECT"] {
         let line = if method == "CONNECT" { "a:1" } else { "/" };
