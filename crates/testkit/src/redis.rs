@@ -94,15 +94,6 @@ impl Server {
         *self.child.lock() = Some(started.expect("Redis does not start again"));
     }
 
-    /// Takes it out of the time of the others, as a machine that hangs (`STOP`), and puts it back (`CONT`).
-    ///
-    /// # Panics
-    /// If it does not run.
-    pub fn signal(&self, name: &str) {
-        let id = self.child.lock().as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().expect("kill").success());
-    }
-
     /// What it answers to a command.
     ///
     /// # Panics

@@ -133,7 +133,7 @@ impl Sessions {
     ) -> Result<(), StoreError> {
         let end = session.expires_at.as_millis();
         let forget = if end < EXACT { (end + millis(AFTERLIFE)).to_string() } else { String::new() };
-        let mut args = texts([self.name_operation(), forget]);
+        let mut args = texts([forget]);
         args.extend(record::session(session, ip));
         args.extend(record::account(account));
         self.run::<i64>("open a session", &OPEN, session.client, args, Kind::Relaxed).await.map(drop)
