@@ -9,7 +9,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use baton_core::Random;
 use baton_core::session::PasswordHash;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::devise;
 
@@ -178,20 +178,38 @@ impl Passwords {
         .await
     }
 
-    /// Does costly work on a password off the async threads, as soon as fewer than the configured number are at it.
+    /// Does costly work on a password on a thread of its own, as soon as fewer than the configured number are at it.
     pub(crate) async fn in_turn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let place = Place::take(&self.in_line, self.capacity).ok_or(PasswordError::Overloaded)?;
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| PasswordError::Overloaded)?;
-        tokio::task::spawn_blocking(move || {
+        let (reply, answer) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("baton-password".to_owned()).spawn(move || {
             // Held by the work itself: a client that hangs up does not make room for another one while it still runs.
-            let _held = (place, turn);
-            work()
-        })
-        .await
-        .map_err(|error| PasswordError::Failed(error.to_string()))?
+            let held = (place, turn);
+            give_way();
+            let result = work();
+            drop(held);
+            // Nobody may be waiting any more.
+            drop(reply.send(result));
+        });
+        thread.map_err(|error| PasswordError::Failed(format!("a thread could not be started: {error}")))?;
+        answer.await.map_err(|_| PasswordError::Failed("the thread panicked".to_owned()))?
+    }
+}
+
+/// Lets threads that answer requests go first: what runs for milliseconds must not hold up what takes microseconds. A thread may
+/// always lower its own priority and mostly not raise it again, hence threads that do nothing else, and end.
+fn give_way() {
+    /// A thread of this niceness gets a tenth of what one of niceness 0 gets, if both want to run.
+    #[cfg(target_os = "linux")]
+    const NICENESS: i32 = 10;
+    // Elsewhere `nice` is of the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "the priority of a thread that hashes a password could not be lowered");
     }
 }
 
@@ -210,5 +228,36 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+    use crate::OsRandom;
+
+    #[tokio::test]
+    async fn hashing_gives_way_and_nobody_else_does() {
+        let passwords =
+            Passwords::new(&Hashing::default(), SecretString::default(), Arc::new(OsRandom)).expect("the defaults");
+        let niceness = || getpriority_process(None).expect("to ask is allowed");
+        let before = niceness();
+        let hashing = passwords.in_turn(move || Ok(niceness())).await.expect("it works");
+        assert_eq!(hashing, (before + 10).min(19));
+        assert_eq!(niceness(), before);
+        let on_the_pool = tokio::task::spawn_blocking(niceness).await.expect("it works");
+        assert_eq!(on_the_pool, before);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_gives_its_place_back() {
+        let passwords =
+            Passwords::new(&Hashing::default(), SecretString::default(), Arc::new(OsRandom)).expect("the defaults");
+        let panics = passwords.in_turn(|| if true { panic!("a test") } else { Ok(()) }).await;
+        assert!(matches!(panics, Err(PasswordError::Failed(_))), "{panics:?}");
+        assert_eq!(passwords.load().in_line, 0);
+        assert!(passwords.in_turn(|| Ok(())).await.is_ok());
     }
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use baton_core::Random;
 use baton_core::ports::RandomError;
@@ -38,36 +36,45 @@ impl RequestIds {
     }
 }
 
-/// On a request: its id, for whoever passes it on.
-#[derive(Debug, Clone)]
-pub(crate) struct RequestId(pub(crate) HeaderValue);
+/// The line of a request that is being answered.
+pub(crate) struct Line {
+    id: String,
+    method: &'static str,
+    path: String,
+    start: Instant,
+}
 
-/// Logs a request when its response head is ready, and gives the response its id.
-pub(crate) async fn log(State(ids): State<RequestIds>, mut request: Request, next: Next) -> Response {
-    let id = ids.next();
-    let method = known(request.method());
-    let path = shortened(request.uri().path()).to_owned();
-    let header = HeaderValue::from_str(&id).ok();
-    if let Some(header) = &header {
-        request.extensions_mut().insert(RequestId(header.clone()));
+impl Line {
+    pub(crate) fn begin(ids: &RequestIds, method: &Method, path: &str) -> Self {
+        Self { id: ids.next(), method: known(method), path: shortened(path).to_owned(), start: Instant::now() }
     }
-    let start = Instant::now();
-    let mut response = next.run(request).await;
-    let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
-    let ms = (ms * 1000.0).round() / 1000.0;
-    if matches!(&*path, "/healthz" | "/readyz") {
-        tracing::debug!(method, path, status, ms, request = id, "request");
-    } else {
-        tracing::info!(method, path, status, ms, request = id, "request");
+
+    /// The request's id.
+    pub(crate) fn id(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.id).ok()
     }
-    if let Some(header) = header {
-        response.headers_mut().insert(REQUEST_ID, header);
+
+    /// Logs the request when its response head is ready, and gives the response its id.
+    pub(crate) fn end(self, response: &mut Response) {
+        let header = self.id();
+        let Self { id, method, path, start } = self;
+        let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
+        let ms = (ms * 1000.0).round() / 1000.0;
+        if matches!(&*path, "/healthz" | "/readyz") {
+            tracing::debug!(method, path, status, ms, request = id, "request");
+        } else {
+            tracing::info!(method, path, status, ms, request = id, "request");
+        }
+        // How a browser is to take a backend's answers is the backend's affair.
+        let is_passed = response.extensions().get::<Passed>().is_some();
+        let headers = response.headers_mut();
+        if let Some(header) = header {
+            headers.insert(REQUEST_ID, header);
+        }
+        if !is_passed {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
     }
-    // How a browser is to take a backend's answers is the backend's affair.
-    if response.extensions().get::<Passed>().is_none() {
-        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    }
-    response
 }
 
 /// A client may call its method what it likes; the log has it only if HTTP does.

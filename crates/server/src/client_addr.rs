@@ -3,12 +3,10 @@
 //! Each proxy adds the address that it was called from at the right end, so the end is read first, and only as long as the one
 //! who wrote it is trusted. What is left of that is what a client claims about itself.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{ConnectInfo, Request};
-use baton_axum::ClientAddr;
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -46,7 +44,7 @@ impl TrustedProxies {
     }
 }
 
-/// What [`set`] needs to know.
+/// What is known of the proxies in front, and was said of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxies {
     trusted: TrustedProxies,
@@ -59,31 +57,29 @@ impl Proxies {
         Self { trusted, told: Arc::default() }
     }
 
+    /// Who sent a request that came from `peer`.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        self.suspect(peer, headers);
+        client(peer, headers, &self.trusted)
+    }
+
     /// Behind a proxy that was forgotten all clients are one client to the rate limits. Only neighbours are suspected: anybody
     /// can send such a header.
     fn suspect(&self, peer: IpAddr, headers: &HeaderMap) {
+        if !(headers.contains_key(FORWARDED) || headers.contains_key(X_FORWARDED_FOR)) {
+            return;
+        }
         let neighbour = match peer.to_canonical() {
             IpAddr::V4(ip) => ip.is_private() || ip.is_loopback(),
             IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback(),
         };
-        let passed_on = headers.contains_key(FORWARDED) || headers.contains_key(X_FORWARDED_FOR);
-        if neighbour && passed_on && !self.trusted.contains(peer) && !self.told.swap(true, Ordering::Relaxed) {
+        if neighbour && !self.trusted.contains(peer) && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %peer,
                 "a proxy seems to pass requests on and is not in server.trusted_proxies: its clients count as one address"
             );
         }
     }
-}
-
-/// Sets [`ClientAddr`].
-pub(crate) fn set(proxies: &Proxies, mut request: Request) -> Request {
-    if let Some(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()) {
-        proxies.suspect(peer, request.headers());
-        let client = client(peer, request.headers(), &proxies.trusted);
-        request.extensions_mut().insert(ClientAddr(client));
-    }
-    request
 }
 
 /// Who sent a request that came from `peer`.

@@ -10,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use baton_axum::{AuthLayer, CurrentUser, Problem, Shape};
 use baton_core::wire::Code;
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use serde_json::{Value, json};
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::app::Mounted;
 
@@ -78,7 +79,16 @@ Settings: baton config print. Change one: baton dev --set batch_request_buffer_t
 
 /// Who is signed in, as the gem's own demo answers.
 async fn members_only(user: CurrentUser) -> Response {
-    answer(StatusCode::OK, json!({ "data": { "id": user.id.0, "uid": user.uid } }))
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        data: Data<'a>,
+    }
+    #[derive(Serialize)]
+    struct Data<'a> {
+        id: i64,
+        uid: &'a str,
+    }
+    answer(StatusCode::OK, &Answer { data: Data { id: user.id.0, uid: &user.uid } })
 }
 
 /// The same after `ms` milliseconds, 1000 if not given.
@@ -102,11 +112,16 @@ async fn status(_: CurrentUser, RawQuery(query): RawQuery) -> Result<Response, P
     if matches!(status.as_u16(), 204 | 205 | 304) {
         return Ok((status, Body::empty()).into_response());
     }
-    Ok(answer(status, json!({ "status": status.as_u16() })))
+    Ok(answer(status, &json!({ "status": status.as_u16() })))
 }
 
-fn answer(status: StatusCode, body: Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
+fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(CONTENT_TYPE, JSON)], body).into_response(),
+        // These bodies are numbers and text, which can always be written.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// A parameter: `None` if it is not there, `Some(None)` if it is no number.

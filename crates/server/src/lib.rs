@@ -5,12 +5,13 @@
 
 mod access_log;
 mod app;
+mod body_limits;
 pub mod cli;
 mod client_addr;
 pub mod config;
 mod courier;
 mod demo;
-mod edge_cors;
+mod edge;
 mod first_bytes;
 mod forward_auth;
 mod health;

@@ -5,10 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
-use http::HeaderValue;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -17,22 +13,22 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::Service as _;
 
 use crate::config::ServerConfig;
+use crate::edge::Edge;
 use crate::first_bytes::FirstBytes;
 
 /// How long to wait before accepting again when the system has nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// On a request: the place of its connection among those that are served at once. Whoever takes the connection over keeps it.
+/// The place of a connection among those that are served at once.
 #[derive(Debug, Clone)]
 pub(crate) struct Place(#[expect(dead_code, reason = "what counts is how long it is kept")] Arc<OwnedSemaphorePermit>);
 
-/// Serves `app` until `stop`, then lets what is in flight finish for as long as the configuration grants. Whether it did.
+/// Serves until `stop`, then lets what is in flight finish for as long as the configuration grants. Whether it did.
 pub(crate) async fn serve(
     listener: TcpListener,
-    app: Router,
+    edge: Edge,
     config: &ServerConfig,
     stop: impl Future<Output = ()>,
 ) -> bool {
@@ -46,7 +42,7 @@ pub(crate) async fn serve(
             () = &mut stop => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let connection = connection(&builder, stream, peer, place, app.clone(), config.header_read_timeout);
+        let connection = connection(&builder, stream, peer, place, edge.clone(), config.header_read_timeout);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -115,27 +111,14 @@ fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     place: Option<Place>,
-    app: Router,
+    edge: Edge,
     limit: Duration,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error: std::fmt::Display, Output: Send> + Send + 'static {
     // An IPv4 client of a socket that listens on both is shown as what it is.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        if let Some(place) = place.clone() {
-            request.extensions_mut().insert(place);
-        }
-        // hyper takes the chunks for what they are and drops a `Content-Length` beside them without a word. Whoever sent both may
-        // have told somebody on the way another length, so nothing that follows on the connection is believed (RFC 9112 §6.1).
-        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-        let mut app = app.clone();
-        async move {
-            let mut response = app.call(request).await.unwrap_or_else(|never| match never {});
-            if is_last {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok::<_, Infallible>(response)
-        }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (edge, place) = (edge.clone(), place.clone());
+        async move { Ok::<_, Infallible>(edge.answer(request, peer, place).await) }
     });
     builder.serve_connection_with_upgrades(TokioIo::new(FirstBytes::within(limit, stream)), service).into_owned()
 }

@@ -26,7 +26,7 @@ use super::tunnel;
 use super::{Passed, signed_in};
 use crate::chain;
 use crate::config::{Require, ServerConfig, TrustedProxies, UpstreamConfig};
-use crate::listen::Place;
+use crate::edge::Arrival;
 use crate::tls::{self, TrustError};
 
 /// How long a connection to a target is kept that nobody needs, and how many of them to one target.
@@ -111,7 +111,7 @@ impl Upstream {
             };
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            let place = parts.extensions.remove::<Place>();
+            let place = parts.extensions.remove::<Arrival>().and_then(|arrival| arrival.place);
             tokio::spawn(tunnel::run(client, target, self.config.idle_timeout, place));
             Response::new(Body::empty())
         } else {

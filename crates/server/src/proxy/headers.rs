@@ -1,8 +1,8 @@
 //! What of a message's head concerns one connection, is a secret, or is somebody's claim, and what takes its place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use baton_axum::{ClientAddr, CurrentUser};
 use baton_core::wire::{HeaderNames, Presented};
 use http::header::{
@@ -13,9 +13,10 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 
-use crate::access_log::{REQUEST_ID, RequestId};
+use crate::access_log::REQUEST_ID;
 use crate::app::Mounted;
 use crate::config::TrustedProxies;
+use crate::edge::Arrival;
 
 /// What a backend is told about who is signed in: the uid, the account's number, its realm, and the name of the session.
 pub(crate) const IDENTITY: [HeaderName; 4] = [
@@ -92,7 +93,7 @@ pub(super) struct Origin {
 impl Origin {
     /// What a proxy in `trusted` says of the scheme and the host is taken; the client's address was found out before.
     pub(super) fn of(parts: &Parts, trusted: &TrustedProxies) -> Self {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
+        let peer = parts.extensions.get::<Arrival>().map(|arrival| arrival.peer);
         let client = parts.extensions.get::<ClientAddr>().map(|client| client.0).or(peer);
         let is_trusted = peer.is_some_and(|peer| trusted.contains(peer));
         let said = |name: &HeaderName| parts.headers.get(name).filter(|_| is_trusted);
@@ -137,7 +138,7 @@ impl Origin {
 /// Makes the head of a request fit for a target: who is signed in, where it comes from, and nothing that only claims to say so.
 pub(super) fn to_target(parts: &mut Parts, origin: &Origin, user: Option<&CurrentUser>, secrets: Option<&Secrets>) {
     let takes_trailers = tokens(&parts.headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    let id = parts.extensions.get::<RequestId>().cloned();
+    let id = parts.extensions.get::<Arrival>().and_then(|arrival| arrival.request_id.clone());
     let version = parts.version;
     let headers = &mut parts.headers;
     drop_hop_by_hop(headers);
@@ -160,7 +161,7 @@ pub(super) fn to_target(parts: &mut Parts, origin: &Origin, user: Option<&Curren
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(RequestId(id)) = id {
+    if let Some(id) = id {
         headers.insert(REQUEST_ID, id);
     }
     headers.append(VIA, HeaderValue::from_static(if version == Version::HTTP_2 { "2 baton" } else { "1.1 baton" }));

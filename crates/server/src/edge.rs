@@ -1,0 +1,143 @@
+//! What surrounds all routes: the client's address, the access log, CORS and panics.
+//!
+//! One function and no layers: the router clones and boxes what each of its layers makes, for every request.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse, Response};
+use baton_axum::{ClientAddr, Problem, Shape};
+use baton_core::wire::Code;
+use futures_util::FutureExt as _;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, ORIGIN, TRANSFER_ENCODING, VARY};
+use http::{HeaderValue, Method, Request, StatusCode};
+use tower::{Layer as _, Service as _};
+use tower_http::cors::{Cors, CorsLayer};
+
+use crate::access_log::{Line, RequestIds};
+use crate::client_addr::Proxies;
+use crate::forward_auth;
+use crate::listen::Place;
+
+/// On a request: how it came here, for whoever passes it on.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// The other end of its connection.
+    pub(crate) peer: IpAddr,
+    /// What the log calls it.
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The place of its connection. Whoever takes the connection over keeps it.
+    pub(crate) place: Option<Place>,
+}
+
+/// Answers requests. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Edge {
+    routes: Router,
+    to_pages: Cors<Router>,
+    rules: Arc<Rules>,
+}
+
+struct Rules {
+    proxies: Proxies,
+    ids: RequestIds,
+    has_backends: bool,
+}
+
+impl Edge {
+    pub(crate) fn new(routes: Router, cors: &CorsLayer, proxies: Proxies, ids: RequestIds, has_backends: bool) -> Self {
+        let to_pages = cors.layer(routes.clone());
+        Self { routes, to_pages, rules: Arc::new(Rules { proxies, ids, has_backends }) }
+    }
+
+    /// Answers a request that came from `peer`.
+    pub(crate) async fn answer<B>(&self, mut request: Request<B>, peer: SocketAddr, place: Option<Place>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        // hyper takes the chunks for what they are and drops a `Content-Length` beside them without a word. Whoever sent both may
+        // have told somebody on the way another length, so nothing that follows on the connection is believed (RFC 9112 §6.1).
+        let is_last = request.headers().contains_key(TRANSFER_ENCODING);
+        let client = self.rules.proxies.client(peer.ip(), request.headers());
+        let line = Line::begin(&self.rules.ids, request.method(), request.uri().path());
+        let arrival = Arrival { peer: peer.ip(), request_id: line.id(), place };
+        let extensions = request.extensions_mut();
+        extensions.insert(ClientAddr(client));
+        extensions.insert(arrival);
+        let answer = AssertUnwindSafe(self.pass_on(request.map(Body::new))).catch_unwind().await;
+        let mut response = answer.unwrap_or_else(panicked);
+        line.end(&mut response);
+        if is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn pass_on(&self, request: Request<Body>) -> Response {
+        let is_from_page = request.headers().contains_key(ORIGIN);
+        let is_options = request.method() == Method::OPTIONS;
+        // tower-http's layer answers every `OPTIONS` itself. What a gateway asks is no page's call, whatever it says of the
+        // request that it asks about; and an `OPTIONS` that is no preflight is for the backends to answer, where there are any.
+        let is_preflight = is_from_page && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if forward_auth::is_at(request.uri().path()) || self.rules.has_backends && is_options && !is_preflight {
+            return infallible(self.routes.clone().call(request).await);
+        }
+        if is_from_page || is_options {
+            return infallible(self.to_pages.clone().call(request).await);
+        }
+        let mut response = infallible(self.routes.clone().call(request).await);
+        // A cache must not give this answer to a page.
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+        response
+    }
+}
+
+fn infallible(answer: Result<Response, Infallible>) -> Response {
+    answer.unwrap_or_else(|never| match never {})
+}
+
+/// What the client gets for a panic. The log has it from the panic hook.
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    let message = "Something went wrong here. It has been logged.";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unavailable, Shape::Bare, message).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use baton_engine::OsRandom;
+
+    use super::*;
+    use crate::client_addr::TrustedProxies;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_in_json_and_ends_nothing() {
+        let panics = || async {
+            let text = String::from("secret");
+            assert!(text.is_empty(), "{text}");
+        };
+        let routes = Router::new().route("/panics", get(panics)).route("/works", get(|| async { "fine" }));
+        let proxies = Proxies::new(TrustedProxies::default());
+        let edge = Edge::new(routes, &CorsLayer::new(), proxies, RequestIds::new(&OsRandom).unwrap(), false);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 4711));
+        let call = |path: &str| {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let edge = edge.clone();
+            async move { edge.answer(request, peer, None).await }
+        };
+
+        let response = call("/panics").await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert!(body["errors"].is_array() && !body.to_string().contains("secret"), "{body}");
+        assert_eq!(call("/works").await.status(), StatusCode::OK);
+    }
+}
