@@ -1,5 +1,6 @@
 //! What the core needs from outside: a store and a random source. (The clock is in [`crate::clock`].)
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -211,8 +212,8 @@ pub trait Store: Send + Sync {
 pub struct Found {
     /// The record.
     pub session: Session,
-    /// Whose it is.
-    pub account: Account,
+    /// Whose it is. Shared, since a store may remember it.
+    pub account: Arc<Account>,
     /// The store's time of the read.
     pub now: Timestamp,
 }

@@ -1,6 +1,7 @@
 //! Before the handler: who is this, and what may the request do?
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use baton_core::decide::{Plan, Rejection, Verdict, decide};
 use baton_core::event::{EventKind, Trace};
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Attempt<'_> {
 /// An accepted request: who it is, and what [`Engine::complete`] has to do when its response is ready.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    pub(crate) account: Account,
+    pub(crate) account: Arc<Account>,
     pub(crate) session: Session,
     pub(crate) plan: Plan,
     pub(crate) now: Timestamp,
@@ -48,7 +49,7 @@ pub struct Grant {
 impl Grant {
     /// Who is signed in.
     #[must_use]
-    pub const fn account(&self) -> &Account {
+    pub fn account(&self) -> &Account {
         &self.account
     }
 

@@ -30,6 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> StoreConfig {
     let mut options = { SqliteOptions::default() };
     options.busy_timeout = reader.duration("store.busy_timeout", Duration::ZERO..=Duration::from_secs(10 * 60));
     options.readers = reader.number("store.readers", 1..=64);
+    options.recent_sessions = reader.number("store.recent_sessions", 0..=100_000_000);
     options.cache_kib = reader.number("store.cache_kib", 64..=4 * 1024 * 1024);
     options.queue = reader.number("store.queue", 1..=1_000_000);
     options.migrate = reader.flag("store.migrate");

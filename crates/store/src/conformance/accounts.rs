@@ -41,7 +41,7 @@ pub async fn a_new_account_is_found_by_its_uid(harness: &dyn Harness) {
 
     let found = store.find(client(1)).await.expect("find").expect("it exists");
     assert_eq!(Some(found.session), session);
-    assert_eq!(found.account, account);
+    assert_eq!(*found.account, account);
     assert!(found.now >= account.created_at);
 
     let (alone, none) = store.create_account(new_account("bob"), None, &Trace::NONE).await.expect("create");
@@ -139,7 +139,7 @@ pub async fn odd_strings_survive(harness: &dyn Harness) {
         assert_eq!((&login.account.email, &login.account.profile), (&new.email, &new.profile));
         assert_eq!(login.password.expose(), new.password.expose());
         let found = store.find(client(number)).await.expect("find").expect("it exists");
-        assert_eq!(found.account, account);
+        assert_eq!(*found.account, account);
         let (_, entries) = store.sessions(account.id).await.expect("list");
         assert_eq!(entries[0].device, session.device);
     }
@@ -318,7 +318,7 @@ pub async fn a_permit_lasts_until_a_new_password(harness: &dyn Harness) {
         assert_eq!(updated.permit, expected, "step {step}");
         let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
         let found = store.find(client(1)).await.expect("find").expect("it exists");
-        assert_eq!((&login.account, &found.account), (&updated, &updated), "step {step}");
+        assert_eq!((&login.account, &*found.account), (&updated, &updated), "step {step}");
         let other = store.find(client(2)).await.expect("find").expect("it exists");
         assert_eq!(other.account.permit, None);
     }

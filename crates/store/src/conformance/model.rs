@@ -558,7 +558,7 @@ impl Model {
                 self.pass(found.now);
                 assert_eq!(
                     self.accounts.get(found.account.uid.as_str()).map(|login| &login.account),
-                    Some(&found.account)
+                    Some(&*found.account)
                 );
             }
         }

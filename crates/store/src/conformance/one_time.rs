@@ -200,7 +200,7 @@ pub async fn redeeming_changes_the_account_and_signs_in(harness: &dyn Harness) {
         assert_eq!(changed, expected);
         assert!(changed.updated_at > owner.updated_at);
         let found = store.find(client(number)).await.expect("find").expect("it exists");
-        assert_eq!((&found.session, &found.account), (&made, &changed));
+        assert_eq!((&found.session, &*found.account), (&made, &changed));
         let login = login(&*store, &changed.uid).await;
         assert_eq!((&login.account, &login.password), (&changed, &hash(&number.to_string())));
         assert!(login.confirmed_at.is_some());

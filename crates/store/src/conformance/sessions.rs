@@ -25,7 +25,7 @@ pub async fn a_new_session_is_as_the_core_makes_it(harness: &dyn Harness) {
     for (session, renewal) in [(first, RENEWAL), (second, RENEWAL), (third, capped)] {
         assert_eq!(session, Session::new(session.client, account.id, session.created_at, renewal));
         let found = store.find(session.client).await.expect("find").expect("it exists");
-        assert_eq!((&found.session, &found.account), (&session, &account));
+        assert_eq!((&found.session, &*found.account), (&session, &account));
         assert!(found.now >= session.created_at);
     }
 }

@@ -82,7 +82,7 @@ impl Store for MemoryStore {
         let tables = self.tables.lock();
         let Some(SessionEntry { session, .. }) = tables.sessions.get(&client) else { return Ok(None) };
         let Some(login) = tables.accounts.get(&session.account) else { return Ok(None) };
-        Ok(Some(Found { session: session.clone(), account: login.account.clone(), now: self.time.now() }))
+        Ok(Some(Found { session: session.clone(), account: Arc::new(login.account.clone()), now: self.time.now() }))
     }
 
     async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {

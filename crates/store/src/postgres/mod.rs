@@ -201,7 +201,7 @@ impl Store for PostgresStore {
         let rows = self.rows(&queries::FIND, &[&Id(*client.as_bytes())]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (session, account, now) = queries::found(row).map_err(unreadable("find a session"))?;
-        Ok(Some(Found { session, account, now: self.time.observe(now) }))
+        Ok(Some(Found { session, account: Arc::new(account), now: self.time.observe(now) }))
     }
 
     async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {

@@ -10,6 +10,7 @@
 //!   in which they end there, that this is still to be done: whoever repeats the operation does it, or else the next purge.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -360,7 +361,7 @@ impl<R: Registry + ?Sized> RedisStore<R> {
 
 impl From<Stored> for Found {
     fn from(Stored { record, now, .. }: Stored) -> Self {
-        Self { session: record.session, account: record.account, now }
+        Self { session: record.session, account: Arc::new(record.account), now }
     }
 }
 

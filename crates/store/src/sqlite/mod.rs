@@ -5,7 +5,8 @@
 //! - A group of rotations alone does not wait for the disk (`synchronous=NORMAL`); a group with anything durable in it does
 //!   (`FULL`), and takes every rotation before it along. What a power cut may forget is what the trait allows.
 //! - Reads run beside it on a few connections of their own, in place: a point read takes a few microseconds, less than
-//!   sending it to another thread.
+//!   sending it to another thread. Sessions that were read lately are remembered, and read again when any process has
+//!   changed them.
 //!
 //! Several processes may open the same file on the same machine. They agree, through the file, on who won a swap and on
 //! what time it is. A network file system will not do: SQLite's write-ahead log needs shared memory.
@@ -18,8 +19,10 @@ mod file;
 mod inspect;
 mod ops;
 mod readers;
+mod recent;
 mod rows;
 mod schema;
+mod wal_index;
 mod writer;
 
 use std::fmt;
@@ -46,6 +49,7 @@ use crate::registry::Registry;
 use crate::time::StoreTime;
 use ops::Unchanged;
 use readers::Readers;
+use recent::Recent;
 use writer::{Durability, Writer};
 
 /// A clock that is behind the file by more than this is worth a line in the log.
@@ -62,6 +66,9 @@ pub struct SqliteOptions {
     pub busy_timeout: Duration,
     /// Connections that read; at least 1. Default 4. More than there are threads that call the store is waste.
     pub readers: usize,
+    /// Sessions that are remembered so that they need not be read, about a kilobyte each; 0 for none. Default 16,384. On Linux
+    /// and macOS; elsewhere every session is read.
+    pub recent_sessions: usize,
     /// Page cache of **each** connection, in KiB. Default 8192 (8 MiB).
     pub cache_kib: u32,
     /// Writes that may wait for the writer; at least 1. Default 1024. When it is full, callers wait for room in turn.
@@ -73,7 +80,14 @@ pub struct SqliteOptions {
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { busy_timeout: Duration::from_secs(2), readers: 4, cache_kib: 8 * 1024, queue: 1024, migrate: true }
+        Self {
+            busy_timeout: Duration::from_secs(2),
+            readers: 4,
+            recent_sessions: 16_384,
+            cache_kib: 8 * 1024,
+            queue: 1024,
+            migrate: true,
+        }
     }
 }
 
@@ -89,7 +103,7 @@ pub struct SqliteStats {
     pub synced_groups: u64,
     /// Groups that failed as a whole.
     pub failed_groups: u64,
-    /// Reads that were answered in place.
+    /// Reads that were answered in place, from the file.
     pub reads_in_place: u64,
     /// Reads that had to wait on another thread: every connection was taken, or the file locked.
     pub reads_aside: u64,
@@ -100,6 +114,7 @@ pub struct SqliteStore {
     path: PathBuf,
     time: Arc<StoreTime>,
     readers: Arc<Readers>,
+    recent: Arc<Recent>,
     writer: Writer,
 }
 
@@ -126,8 +141,9 @@ impl SqliteStore {
             );
         }
         let readers = Arc::new(Readers::open(&path, &options)?);
-        let writer = Writer::start(connection, time.clone(), readers.clone(), &options)?;
-        Ok(Self { path, time, readers, writer })
+        let recent = Arc::new(Recent::new(&path, options.recent_sessions));
+        let writer = Writer::start(connection, time.clone(), readers.clone(), recent.clone(), &options)?;
+        Ok(Self { path, time, readers, recent, writer })
     }
 
     /// Makes the file if there is none and brings its schema up to date, whatever [`SqliteOptions::migrate`] says, and answers
@@ -211,11 +227,19 @@ impl fmt::Debug for SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
+        let since = match self.recent.find(client) {
+            Ok((session, account)) => return Ok(Some(Found { session, account, now: self.time.now() })),
+            Err(since) => since,
+        };
         let row = self.readers.read("find a session", move |connection| rows::find(connection, client)).await?;
         Ok(row.map(|(session, account)| {
             // In this order: the time of the answer must not be before a time in the record, and the record may have been
             // written a moment ago, or by a process whose clock is ahead.
             self.time.observe(session.latest_time());
+            let account = Arc::new(account);
+            if let Some(since) = since {
+                self.recent.add(since, &session, &account);
+            }
             Found { session, account, now: self.time.now() }
         }))
     }

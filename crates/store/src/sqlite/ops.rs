@@ -1,6 +1,6 @@
 //! Writing: what each operation does inside a group's transaction.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use baton_core::session::{
 use baton_core::token::ClientId;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::recent::Change;
 use super::rows;
 use crate::time::StoreTime;
 
@@ -25,9 +26,27 @@ pub(super) struct Tx<'a> {
     pub(super) time: &'a StoreTime,
     /// Set if an operation may have left half of itself behind: then none of the group may be committed.
     pub(super) spoilt: Cell<bool>,
+    /// What becomes of sessions that may be remembered.
+    pub(super) changes: RefCell<Vec<Change>>,
 }
 
-impl Tx<'_> {
+impl<'a> Tx<'a> {
+    pub(super) fn new(connection: &'a Connection, time: &'a StoreTime) -> Self {
+        Self { connection, time, spoilt: Cell::new(false), changes: RefCell::default() }
+    }
+
+    fn changes(&self, change: Change) {
+        self.changes.borrow_mut().push(change);
+    }
+
+    /// To be called before sessions of the account are removed.
+    fn changes_account(&self, account: AccountId) -> rusqlite::Result<()> {
+        for client in rows::clients_of(self.connection, account)? {
+            self.changes(Change::Changed(client));
+        }
+        Ok(())
+    }
+
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
         self.connection.prepare_cached(sql)?.execute(params)
     }
@@ -91,6 +110,7 @@ pub(super) fn swap(tx: &Tx<'_>, client: ClientId, swap: &Swap, seen_from: Option
         )?,
     };
     if made == 1 {
+        tx.changes(Change::Swapped(client, *swap, now));
         return Ok(Swapped::Done(now));
     }
     Ok(rows::find_session(tx.connection, client)?.map_or(Swapped::Gone, Swapped::Moved))
@@ -152,6 +172,7 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
     }
+    tx.changes_account(account)?;
     let now = tx.time.now().as_millis();
     let permit = update.permit.as_ref();
     let made = tx.execute(
@@ -212,6 +233,7 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
 
 /// False if there is no such account.
 pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
+    tx.changes_account(account)?;
     tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
     // One-time tokens go with the row.
     let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
@@ -239,6 +261,7 @@ pub(super) fn create_session(
 
 /// Adds a session, in the place of the least recently used ones if there are too many.
 fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Session> {
+    tx.changes_account(account)?;
     let session = insert_session(tx, account, new, tx.time.now())?;
     // The new one is kept whatever the times say, so the others share what remains. Same order as in the list of sessions.
     tx.execute(
@@ -253,6 +276,7 @@ fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -
 
 /// False if the account has no such session.
 pub(super) fn end_session(tx: &Tx<'_>, account: AccountId, client: ClientId, trace: &Trace) -> rusqlite::Result<bool> {
+    tx.changes(Change::Changed(client));
     let ended =
         tx.execute("DELETE FROM sessions WHERE client = ?1 AND account = ?2", params![client.as_bytes(), account.0])?;
     if ended == 1 {
@@ -400,6 +424,9 @@ const PUT_OFF_SESSIONS: &str = "
 pub(super) fn purge_sessions(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<(u32, u32)> {
     let now = tx.time.now().as_millis();
     let purged = tx.execute(PURGE_SESSIONS, params![now, limit])? as u32;
+    if purged > 0 {
+        tx.changes(Change::All);
+    }
     let put_off = tx.execute(PUT_OFF_SESSIONS, params![now, limit - purged])? as u32;
     Ok((purged + put_off, purged))
 }
@@ -431,6 +458,7 @@ pub(super) fn forget_ends(tx: &Tx<'_>, clients: &[ClientId]) -> rusqlite::Result
 
 /// Takes over how far a session is that is kept elsewhere.
 pub(super) fn note(tx: &Tx<'_>, session: &Session) -> rusqlite::Result<()> {
+    tx.changes(Change::Changed(session.client));
     tx.execute(
         "UPDATE sessions SET
              handed_out_at = CASE WHEN generation <= ?5 THEN ?6 ELSE handed_out_at END,

@@ -188,6 +188,14 @@ pub(super) fn sessions_of(connection: &Connection, account: AccountId) -> rusqli
         .collect()
 }
 
+/// The names of an account's sessions.
+pub(super) fn clients_of(connection: &Connection, account: AccountId) -> rusqlite::Result<Vec<ClientId>> {
+    connection
+        .prepare_cached("SELECT client FROM sessions WHERE account = ?1")?
+        .query_map([account.0], |row| row.get(0).map(ClientId::from_bytes))?
+        .collect()
+}
+
 /// The latest time at which anything was written, by any process.
 pub(super) fn high_water_mark(connection: &Connection) -> rusqlite::Result<Timestamp> {
     connection.prepare_cached("SELECT value FROM meta WHERE name = 'time'")?.query_row([], |row| time_at(row, 0))

@@ -1,6 +1,5 @@
 //! The one thread that writes, in groups.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -15,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::{Failure, SqliteError, unavailable, uncertain};
 use super::ops::{self, Tx};
 use super::readers::{Readers, off_the_runtime};
+use super::recent::Recent;
 use super::{SqliteOptions, SqliteStats, file, rows};
 use crate::time::StoreTime;
 
@@ -62,13 +62,21 @@ impl Writer {
         connection: Connection,
         time: Arc<StoreTime>,
         readers: Arc<Readers>,
+        recent: Arc<Recent>,
         options: &SqliteOptions,
     ) -> Result<Self, StoreError> {
         let (queue, waiting) = mpsc::channel(options.queue.clamp(1, usize::MAX >> 4));
         let (end, ended) = std_mpsc::channel();
         let counters = Arc::new(Counters::default());
-        let worker =
-            Worker { connection, time, counters: counters.clone(), synced: false, log_in_doubt: false, failing: false };
+        let worker = Worker {
+            connection,
+            time,
+            recent,
+            counters: counters.clone(),
+            synced: false,
+            log_in_doubt: false,
+            failing: false,
+        };
         let thread = std::thread::Builder::new()
             .name("baton-sqlite".to_owned())
             .spawn(move || {
@@ -213,6 +221,7 @@ fn in_savepoint<T>(tx: &Tx<'_>, work: impl FnOnce(&Tx<'_>) -> rusqlite::Result<T
 struct Worker {
     connection: Connection,
     time: Arc<StoreTime>,
+    recent: Arc<Recent>,
     counters: Arc<Counters>,
     /// Whether commits wait for the disk at present.
     synced: bool,
@@ -245,6 +254,7 @@ impl Worker {
         }
         // The last connection to close removes the log, and only one that may write can do so.
         readers.close();
+        self.recent.close();
         if !self.checkpoint()? {
             tracing::debug!("another process uses the database; it will empty the log");
         }
@@ -292,7 +302,8 @@ impl Worker {
         let connection = &self.connection;
         let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
         execute("BEGIN IMMEDIATE").map_err(|error| Failure::of("begin", error))?;
-        let tx = Tx { connection, time: &self.time, spoilt: Cell::new(false) };
+        self.recent.begin();
+        let tx = Tx::new(connection, &self.time);
         let found = rows::high_water_mark(connection).map_err(|error| Failure::of("read the stored time", error))?;
         // Another process may have written meanwhile, by a clock that is ahead of this one.
         self.time.observe(found);
@@ -311,7 +322,7 @@ impl Worker {
         if connection.total_changes() != changes {
             ops::keep_time(&tx).map_err(|error| Failure::of("keep the time", error))?;
         }
-        execute("COMMIT").map_err(|error| {
+        self.recent.around(tx.changes.take(), || execute("COMMIT")).map_err(|error| {
             let failure = Failure::of_commit(error);
             self.log_in_doubt = matches!(failure, Failure::Uncertain(_));
             failure

@@ -15,5 +15,6 @@ mod redis;
 mod sqlite_migrate;
 mod sqlite_open;
 mod sqlite_purge;
+mod sqlite_recent;
 mod sqlite_writer;
 mod suite;

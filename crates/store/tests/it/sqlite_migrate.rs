@@ -135,7 +135,7 @@ async fn assert_all_is_there(store: &SqliteStore) {
     assert_eq!(store.sessions(AccountId(3)).await.expect("list").1, their_sessions());
     for entry in their_sessions() {
         let found = store.find(entry.session.client).await.expect("find").expect("it exists");
-        assert_eq!((found.session, found.account), (entry.session, ada()));
+        assert_eq!((found.session, &*found.account), (entry.session, &ada()));
     }
     let found = store.find(client(3)).await.expect("find").expect("it exists");
     assert_eq!((found.session.generation.get(), found.account.id), (u32::MAX, AccountId(5)));
@@ -209,7 +209,7 @@ async fn a_file_of_the_first_version_can_all_that_a_new_one_can() {
     assert!(store.create_one_time(new.clone()).await.expect("keep"));
     let (account, _) = store.redeem(id, update, Some(new_session(4)), &trace).await.expect("redeem");
     assert_eq!(account.permit, permit);
-    assert_eq!(store.find(client(1)).await.expect("find").expect("it exists").account, account);
+    assert_eq!(*store.find(client(1)).await.expect("find").expect("it exists").account, account);
     assert_eq!(store.events(0, 10).await.expect("list")[0].event.account, Some(AccountId(3)));
     assert_eq!(store.claim(10, DAY).await.expect("claim").len(), 2);
 

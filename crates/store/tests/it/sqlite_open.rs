@@ -53,7 +53,7 @@ async fn opening_again_finds_everything() {
             assert_eq!(store.bind_keys(&["k1".to_owned()]).await.expect("bind"), KeyBinding::Bound);
         }
         let found = store.find(client(1)).await.expect("find").expect("it exists");
-        assert_eq!((Some(&found.account), Some(&found.session)), (account.as_ref(), session.as_ref()));
+        assert_eq!((Some(&*found.account), Some(&found.session)), (account.as_ref(), session.as_ref()));
         let login = store.find_login("user", "email", "ada").await.expect("find").expect("it exists");
         assert_eq!(login.password.expose(), new_account("ada").password.expose());
         assert_eq!(store.bind_keys(&["k2".to_owned()]).await.expect("bind"), KeyBinding::Foreign);

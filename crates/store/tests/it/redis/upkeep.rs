@@ -60,15 +60,15 @@ async fn a_change_of_the_account_reaches_the_sessions() {
     let email = |text: &str| AccountUpdate { email: Some(text.to_owned()), ..AccountUpdate::default() };
     clock.advance(Duration::from_secs(1));
     let changed = here.update_account(owner.id, email("new@example.test"), &Trace::NONE).await.expect("update");
-    assert_eq!(there.find(client(1)).await.expect("find").expect("there").account, changed);
+    assert_eq!(*there.find(client(1)).await.expect("find").expect("there").account, changed);
 
     // One that was made past Redis shows when the session is looked for in the registry.
     clock.advance(Duration::from_secs(1));
     let past = accounts.update_account(owner.id, email("past@example.test"), &Trace::NONE).await.expect("update");
-    assert_eq!(there.find(client(1)).await.expect("find").expect("there").account, changed);
+    assert_eq!(*there.find(client(1)).await.expect("find").expect("there").account, changed);
     let checking = must_open(&url, accounts, |options| options.recheck = Duration::ZERO).await;
-    assert_eq!(checking.find(client(1)).await.expect("find").expect("there").account, past);
-    assert_eq!(there.find(client(1)).await.expect("find").expect("there").account, past);
+    assert_eq!(*checking.find(client(1)).await.expect("find").expect("there").account, past);
+    assert_eq!(*there.find(client(1)).await.expect("find").expect("there").account, past);
 }
 
 /// So that little is lost if Redis forgets everything.
