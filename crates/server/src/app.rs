@@ -14,8 +14,9 @@ use http::{Method, StatusCode, Uri};
 use crate::access_log::RequestIds;
 use crate::body_limits::BodyLimits;
 use crate::client_addr::Proxies;
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, JwtHeader, ServerConfig};
 use crate::edge::Edge;
+use crate::jwt::Issuer;
 use crate::proxy::Proxy;
 use crate::{demo, forward_auth, health, mailbox};
 
@@ -26,19 +27,32 @@ pub(crate) struct Mounted {
     pub(crate) auth: Auth,
 }
 
+/// What there may be besides the auth routes.
+pub(crate) struct Outside {
+    /// Who signs JWTs.
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) mailbox: Option<Arc<Mailbox>>,
+    /// The address that the server listens on, if there are to be resources to try things out with.
+    pub(crate) demo: Option<SocketAddr>,
+}
+
 /// Everything that answers, from the outside in: the edge, limits on bodies, routes.
-/// With `demo`, the address that the server listens on, there are resources to try things out with.
 pub(crate) fn router(
     realms: &[Mounted],
-    mailbox: Option<Arc<Mailbox>>,
     store: Arc<dyn Store>,
-    proxy: Option<Proxy>,
+    outside: Outside,
     config: &Config,
-    demo: Option<SocketAddr>,
     ids: RequestIds,
 ) -> Edge {
+    let Outside { issuer, proxy, mailbox, demo } = outside;
     let everybody = AuthLayer::any_of(realms.iter().map(|realm| realm.auth.clone()));
-    let mut app = health::routes(store).merge(forward_auth::routes(realms));
+    let audience = config.jwt.forward_auth_audience.as_deref();
+    let signer = issuer.as_ref().zip(audience).map(|(issuer, audience)| issuer.signer(audience, JwtHeader::Own));
+    let mut app = health::routes(store).merge(forward_auth::routes(realms, signer));
+    if let Some(issuer) = issuer {
+        app = app.merge(issuer.routes());
+    }
     for Mounted { mount, auth } in realms {
         app = app.merge(auth_routes(mount, auth));
     }

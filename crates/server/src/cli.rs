@@ -98,6 +98,9 @@ enum ConfigCommand {
 enum KeysCommand {
     /// Put a fresh key in front of a key file, or print one
     New {
+        /// A key for the JWTs that backends are sent, and not for tokens
+        #[arg(long)]
+        jwt: bool,
         /// The key file; made if there is none. The keys in it stay and go on verifying
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
@@ -150,9 +153,10 @@ fn perform(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(ConfigCommand::Check(files)) => check(&sources_of(files)),
         Command::Config(ConfigCommand::Print) => print(DEFAULT_FILE),
         Command::Openapi(files) => describe(&sources_of(files)),
-        Command::Keys(KeysCommand::New { file: None }) => print(&keys::fresh_line()?),
-        Command::Keys(KeysCommand::New { file: Some(file) }) => {
-            let added = keys::add(&file)?;
+        Command::Keys(KeysCommand::New { jwt: false, file: None }) => print(&keys::fresh_line()?),
+        Command::Keys(KeysCommand::New { jwt: true, file: None }) => print(&keys::jwt::fresh()?),
+        Command::Keys(KeysCommand::New { jwt, file: Some(file) }) => {
+            let added = if jwt { keys::jwt::add(&file)? } else { keys::add(&file)? };
             print(&format!("{added}\n"))
         }
     };
@@ -220,6 +224,7 @@ fn sources_of_dev(dev: &Dev) -> Sources {
         presets: vec![
             ("store.url", format!("sqlite:{dir}/baton.db")),
             ("keys.file", format!("{dir}/secret.key")),
+            ("jwt.keys_file", format!("{dir}/jwt.key")),
             ("server.allowed_localhost_origins", "true".into()),
             ("rate_limits.enabled", "false".into()),
             ("password.min_score", "0".into()),

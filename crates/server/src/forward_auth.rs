@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::app::Mounted;
+use crate::jwt::{self, Signer};
 use crate::proxy::{IDENTITY, identity, signed_in};
 
 /// Where it is.
@@ -35,18 +36,23 @@ pub(crate) fn is_at(path: &str) -> bool {
     path.strip_prefix(PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-pub(crate) fn routes(realms: &[Mounted]) -> Router {
-    let realms: Arc<[Mounted]> = realms.into();
-    // Envoy puts the path that it asks about behind.
-    Router::new().route(PATH, any(answer)).route(&format!("{PATH}/{{*path}}"), any(answer)).with_state(realms)
+struct Gate {
+    realms: Vec<Mounted>,
+    signer: Option<Signer>,
 }
 
-async fn answer(State(realms): State<Arc<[Mounted]>>, RawQuery(query): RawQuery, request: Request) -> Response {
+pub(crate) fn routes(realms: &[Mounted], signer: Option<Signer>) -> Router {
+    let gate = Arc::new(Gate { realms: realms.to_vec(), signer });
+    // Envoy puts the path that it asks about behind.
+    Router::new().route(PATH, any(answer)).route(&format!("{PATH}/{{*path}}"), any(answer)).with_state(gate)
+}
+
+async fn answer(State(gate): State<Arc<Gate>>, RawQuery(query): RawQuery, request: Request) -> Response {
     let is_own = request.uri().path() == PATH;
     let wanted = query.as_deref().filter(|_| is_own).and_then(|query| parameter(query, "require"));
     let wanted = wanted.as_deref().unwrap_or("any");
     let is_optional = wanted == "optional";
-    let auths = realms.iter().map(|realm| realm.auth.clone());
+    let auths = gate.realms.iter().map(|realm| realm.auth.clone());
     let is_meant = |realm: &str| is_optional || wanted == "any" || realm == wanted;
     let auths: Vec<_> = auths.filter(|auth| is_meant(&auth.engine().settings().realm)).collect();
     if auths.is_empty() {
@@ -54,8 +60,10 @@ async fn answer(State(realms): State<Arc<[Mounted]>>, RawQuery(query): RawQuery,
         return Problem::new(StatusCode::BAD_REQUEST, Code::Invalid, Shape::Bare, message).into_response();
     }
     let layer = AuthLayer::any_of(auths);
-    let admit =
-        service_fn(move |request| async move { Ok::<_, std::convert::Infallible>(admit(request, is_optional).await) });
+    let admit = service_fn(move |request| {
+        let gate = Arc::clone(&gate);
+        async move { Ok::<_, std::convert::Infallible>(admit(request, is_optional, gate.signer.as_ref()).await) }
+    });
     let Ok(response) = layer.layer(admit).oneshot(asked_about(request)).await;
     response
 }
@@ -88,10 +96,10 @@ fn asked_about(request: Request) -> Request {
     Request::from_parts(parts, Body::empty())
 }
 
-async fn admit(request: Request, is_optional: bool) -> Response {
+async fn admit(request: Request, is_optional: bool, signer: Option<&Signer>) -> Response {
     let (mut parts, _) = request.into_parts();
     match signed_in(&mut parts, is_optional).await {
-        Ok(user) => admitted(user.as_ref()),
+        Ok(user) => admitted(user.as_ref(), signer),
         Err(problem) => refused(problem),
     }
 }
@@ -107,13 +115,15 @@ fn refused(problem: Problem) -> Response {
 }
 
 /// All of them in any case: a gateway then writes them over what its client sent under these names.
-fn admitted(user: Option<&CurrentUser>) -> Response {
+fn admitted(user: Option<&CurrentUser>, signer: Option<&Signer>) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in IDENTITY.into_iter().zip(user.map(identity).unwrap_or_default()) {
         headers.insert(name, value.unwrap_or(HeaderValue::from_static("")));
     }
+    let jwt = signer.zip(user).map(|(signer, user)| signer.sign(user));
+    headers.insert(jwt::HEADER, jwt.unwrap_or(HeaderValue::from_static("")));
     response
 }
 

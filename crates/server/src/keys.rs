@@ -1,19 +1,48 @@
 //! Key files: read, made, and given a new key.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+mod file;
+pub mod jwt;
+
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use baton_core::token::{KEY_LEN, parse_keys};
 use baton_core::{Key, KeyRing, Random};
 use baton_engine::OsRandom;
 use zeroize::Zeroizing;
 
-use crate::config::KeySource;
+use crate::config::{Config, KeySource};
+use jwt::JwtKeys;
 
-/// Most bytes of a key file: sixteen keys take less than a kilobyte.
-const MAX_BYTES: u64 = 64 * 1024;
+/// Most keys in a file.
+const MOST: usize = 16;
+
+/// All keys of a server.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// Those that tokens are signed with.
+    pub tokens: KeyRing,
+    /// Those that JWTs for backends are signed with. `None` where none are sent.
+    pub jwt: Option<Arc<JwtKeys>>,
+}
+
+impl Keys {
+    /// Those that the configuration names and has a use for.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn load(config: &Config) -> Result<Self, KeysError> {
+        let jwt = config.sends_jwts().then(|| jwt::load(&config.jwt.keys)).transpose()?;
+        Ok(Self { tokens: load(&config.keys)?, jwt })
+    }
+}
+
+impl From<KeyRing> for Keys {
+    fn from(tokens: KeyRing) -> Self {
+        Self { tokens, jwt: None }
+    }
+}
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +53,9 @@ pub enum KeysError {
          before, put the file back: with a new key everybody has to sign in again"
     )]
     Missing(PathBuf),
+    /// There is no file for the keys of JWTs.
+    #[error("there is no key file {0}: make one with `baton keys new --jwt --file {0}`, or set BATON_JWT_KEYS")]
+    MissingJwt(PathBuf),
     /// It could not be read or written.
     #[error("the key file {0} cannot be {1}: {2}")]
     Io(PathBuf, &'static str, #[source] io::Error),
@@ -32,7 +64,7 @@ pub enum KeysError {
     NotAFile(PathBuf),
     /// Others may read or change it.
     #[error(
-        "the key file {0} can be read or changed by others (mode {1:04o}); whoever has the key can sign in as anybody: chmod 600 {0}"
+        "the key file {0} can be read or changed by others (mode {1:04o}); whoever has the key can pass for anybody: chmod 600 {0}"
     )]
     Open(PathBuf, u32),
     /// It belongs to somebody else.
@@ -41,7 +73,7 @@ pub enum KeysError {
     /// What is in it is no ring of keys.
     #[error("the key file {0}: {1}")]
     Malformed(PathBuf, String),
-    /// All sixteen ids are taken.
+    /// It holds the most keys that it may.
     #[error("the key file {0} holds sixteen keys, which is the most; remove the last ones, which are the oldest")]
     Full(PathBuf),
     /// There are no random bytes to make a key of.
@@ -57,7 +89,7 @@ pub fn load(source: &KeySource) -> Result<KeyRing, KeysError> {
     match source {
         KeySource::Given(ring) => Ok(ring.clone()),
         KeySource::File(path) => {
-            let text = read(path)?;
+            let text = file::read(path)?.ok_or_else(|| KeysError::Missing(path.clone()))?;
             KeyRing::parse(&text).map_err(|error| KeysError::Malformed(path.clone(), error.to_string()))
         }
     }
@@ -70,19 +102,7 @@ pub fn load(source: &KeySource) -> Result<KeyRing, KeysError> {
 /// # Errors
 /// [`KeysError`].
 pub fn ensure(path: &Path) -> Result<bool, KeysError> {
-    if fs::symlink_metadata(path).is_ok() {
-        return Ok(false);
-    }
-    let line = fresh(0)?.to_line();
-    let text = Zeroizing::new(format!("{FILE_HEAD}{}\n", *line));
-    let written = write_aside(path, &text)?;
-    // A link, unlike a rename, does not replace what another process has put there meanwhile.
-    let linked = fs::hard_link(&written.0, path);
-    match linked {
-        Ok(()) => sync_folder(path).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(KeysError::Io(path.to_owned(), "made", error)),
-    }
+    file::make(path, || Ok(Zeroizing::new(format!("{FILE_HEAD}{}\n", *fresh(0)?.to_line()))))
 }
 
 /// The line of a fresh key with the id 0, for a new key file.
@@ -101,7 +121,7 @@ pub fn add(path: &Path) -> Result<String, KeysError> {
     if ensure(path)? {
         return Ok(format!("made {} with one key", path.display()));
     }
-    let text = read(path)?;
+    let text = file::read(path)?.ok_or_else(|| KeysError::Missing(path.to_owned()))?;
     let malformed = |error: baton_core::token::KeyRingError| KeysError::Malformed(path.to_owned(), error.to_string());
     let keys = parse_keys(&text).map_err(malformed)?;
     let newest = keys.first().map_or(15, Key::id);
@@ -111,9 +131,7 @@ pub fn add(path: &Path) -> Result<String, KeysError> {
 
     let line = fresh(id)?.to_line();
     let text = Zeroizing::new(with_key_in_front(&text, &line));
-    let written = write_aside(path, &text)?;
-    fs::rename(&written.0, path).map_err(|error| KeysError::Io(path.to_owned(), "replaced", error))?;
-    sync_folder(path)?;
+    file::replace(path, &text)?;
     Ok(format!(
         "put key {id} in front of {}, which now holds {}. Restart the server to sign with it. Remove the older keys no \
          sooner than session_max_lifetime from then",
@@ -130,10 +148,7 @@ const FILE_HEAD: &str = "\
 /// Comments stay where they are; the new line goes before the first key.
 fn with_key_in_front(text: &str, line: &str) -> String {
     let is_key = |line: &str| !line.trim().is_empty() && !line.trim().starts_with('#');
-    let at: usize = text.split_inclusive('\n').take_while(|line| !is_key(line)).map(str::len).sum();
-    let (head, keys) = text.split_at(at);
-    let gap = if head.is_empty() || head.ends_with('\n') { "" } else { "\n" };
-    format!("{head}{gap}{line}\n{keys}")
+    file::with_in_front(text, is_key, &format!("{line}\n"))
 }
 
 fn fresh(id: u8) -> Result<Key, KeysError> {
@@ -142,69 +157,19 @@ fn fresh(id: u8) -> Result<Key, KeysError> {
     Key::new(id, *secret).map_err(|error| KeysError::Random(error.to_string()))
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, KeysError> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => KeysError::Missing(path.to_owned()),
-        _ => KeysError::Io(path.to_owned(), "read", error),
-    };
-    // Opened first and asked about through the handle, so that it is this file that was found safe; and looked at before
-    // it is opened, because opening a pipe would wait for somebody to write to it.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(KeysError::NotAFile(path.to_owned()));
-    }
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if metadata.mode() & 0o077 != 0 {
-        return Err(KeysError::Open(path.to_owned(), metadata.mode() & 0o7777));
-    }
-    let user = rustix::process::geteuid().as_raw();
-    if metadata.uid() != user && metadata.uid() != 0 {
-        return Err(KeysError::Foreign(path.to_owned(), metadata.uid()));
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len().min(MAX_BYTES) as usize + 1));
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    let text = str::from_utf8(&bytes).map_err(|_| KeysError::Malformed(path.to_owned(), "it is not text".into()))?;
-    Ok(Zeroizing::new(text.to_owned()))
-}
-
-/// A file beside the one that is meant, removed when this goes unless it has been renamed.
-struct Aside(PathBuf);
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Writes `text` to a new file beside `path`, readable by its owner alone, and sees it onto the disk.
-fn write_aside(path: &Path, text: &str) -> Result<Aside, KeysError> {
-    let mut tag = [0; 8];
-    OsRandom.fill(&mut tag).map_err(|error| KeysError::Random(error.to_string()))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{:016x}.new", u64::from_ne_bytes(tag)));
-    let aside = path.with_file_name(name);
-
-    let failed = |error| KeysError::Io(path.to_owned(), "written", error);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside).map_err(failed)?;
-    let aside = Aside(aside);
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    Ok(aside)
-}
-
-/// Makes a new name in a folder survive a power cut.
-fn sync_folder(path: &Path) -> Result<(), KeysError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| KeysError::Io(path.to_owned(), "written", error))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
+    fn read(path: &Path) -> Zeroizing<String> {
+        file::read(path).unwrap().unwrap()
+    }
+
     fn ids(path: &Path) -> Vec<u8> {
-        parse_keys(&read(path).unwrap()).unwrap().iter().map(Key::id).collect()
+        parse_keys(&read(path)).unwrap().iter().map(Key::id).collect()
     }
 
     #[test]
@@ -242,12 +207,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret.key");
         add(&path).unwrap();
-        let first = KeyRing::parse(&read(&path).unwrap()).unwrap();
+        let first = KeyRing::parse(&read(&path)).unwrap();
         add(&path).unwrap();
         add(&path).unwrap();
         assert_eq!(ids(&path), [2, 1, 0]);
         assert!(fs::read_to_string(&path).unwrap().starts_with("# The keys"));
-        let now = KeyRing::parse(&read(&path).unwrap()).unwrap();
+        let now = KeyRing::parse(&read(&path)).unwrap();
         assert_eq!(now.fingerprints().last(), first.fingerprints().last());
         for _ in 3..16 {
             add(&path).unwrap();

@@ -15,6 +15,7 @@ mod edge;
 mod first_bytes;
 mod forward_auth;
 mod health;
+mod jwt;
 pub mod keys;
 mod listen;
 pub mod logging;

@@ -6,12 +6,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use baton_core::KeyRing;
 use baton_store::clock::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
-use crate::config::{Config, KeySource, Problems, Sources};
+use crate::config::{Config, JwtKeySource, KeySource, Problems, Sources};
+use crate::keys::Keys;
 use crate::start::{Routes, start};
 use crate::{keys, logging};
 
@@ -29,7 +29,13 @@ pub(crate) fn dev(sources: &Sources, data_dir: &Path) -> Result<(), Failure> {
     {
         tracing::info!(file = %path.display(), "made a key");
     }
-    let keys = keys::load(&config.keys)?;
+    if let JwtKeySource::File(path) = &config.jwt.keys
+        && config.sends_jwts()
+        && keys::jwt::ensure(path)?
+    {
+        tracing::info!(file = %path.display(), "made a key for JWTs");
+    }
+    let keys = Keys::load(&config)?;
     run(&config, keys, Routes::WithDemo)
 }
 
@@ -41,20 +47,19 @@ pub(crate) fn serve(sources: &Sources) -> Result<(), Failure> {
 }
 
 /// The configuration and the keys, if `baton serve` may start with them.
-pub(crate) fn ready_for_production(sources: &Sources) -> Result<(Config, KeyRing), Problems> {
+pub(crate) fn ready_for_production(sources: &Sources) -> Result<(Config, Keys), Problems> {
     let config = Config::load(sources)?;
-    let keys = keys::load(&config.keys).map_err(|error| config.about_keys(&error));
-    match (config.check_production(), keys) {
-        (Ok(()), Ok(keys)) => Ok((config, keys)),
-        (Ok(()), Err(problem)) => Err(problem.into()),
-        (Err(mut problems), keys) => {
-            problems.extend(keys.err());
-            Err(problems)
-        }
+    let mut problems = config.check_production().err().unwrap_or_default();
+    let tokens = keys::load(&config.keys).map_err(|error| problems.add(config.about_keys(&error)));
+    let jwt = config.sends_jwts().then(|| keys::jwt::load(&config.jwt.keys)).transpose();
+    let jwt = jwt.map_err(|error| problems.add(config.about_jwt_keys(&error)));
+    match (tokens, jwt) {
+        (Ok(tokens), Ok(jwt)) if problems.is_empty() => Ok((config, Keys { tokens, jwt })),
+        _ => Err(problems),
     }
 }
 
-fn run(config: &Config, keys: KeyRing, routes: Routes) -> Result<(), Failure> {
+fn run(config: &Config, keys: Keys, routes: Routes) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

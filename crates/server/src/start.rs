@@ -13,9 +13,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::access_log::RequestIds;
-use crate::app::Mounted;
+use crate::app::{Mounted, Outside};
 use crate::config::{Config, EventsConfig, RealmConfig};
 use crate::courier::Courier;
+use crate::jwt::Issuer;
+use crate::keys::Keys;
+use crate::keys::jwt::JwtKeys;
 use crate::proxy::Proxy;
 use crate::store::OpenStore;
 use crate::tls::TrustError;
@@ -63,6 +66,9 @@ pub enum StartError {
     /// Backends cannot be called as configured.
     #[error("upstream: {0}")]
     Upstream(#[from] TrustError),
+    /// JWTs are to be sent, and there is nothing to sign them with.
+    #[error("JWTs are to be sent, and there are no keys to sign them with")]
+    NoJwtKeys,
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] baton_core::ports::RandomError),
@@ -89,10 +95,11 @@ pub struct Running {
 /// [`StartError`].
 pub async fn start(
     config: &Config,
-    keys: KeyRing,
+    keys: impl Into<Keys>,
     clock: Arc<dyn Clock>,
     routes: Routes,
 ) -> Result<Running, StartError> {
+    let Keys { tokens, jwt } = keys.into();
     let wanted = config.server.listen;
     // First, so that a second server by mistake does not touch the first one's database.
     let listener = TcpListener::bind(wanted).await.map_err(|error| StartError::Listen(wanted, error))?;
@@ -104,7 +111,7 @@ pub async fn start(
         .map_err(StartError::Store)?;
     let mailbox = mailbox(config, routes, &clock);
     let outlets = Outlets::of(config, mailbox.as_ref(), &clock, address)?;
-    let first = engine(&settings(&config.realms[0], &outlets), &store, &keys, &outlets).await?;
+    let first = engine(&settings(&config.realms[0], &outlets), &store, &tokens, &outlets).await?;
     let mut realms = Vec::new();
     for realm in &config.realms {
         let auth = auth(realm, first.for_realm(settings(realm, &outlets)), &clock)?;
@@ -112,9 +119,14 @@ pub async fn start(
     }
 
     let demo = (routes == Routes::WithDemo).then_some(address);
-    let proxy = if config.upstreams.is_empty() { None } else { Some(Proxy::new(config, &realms)?) };
+    let issuer = jwt.map(|keys| issuer(config, keys, &clock, address)).filter(|_| config.sends_jwts());
+    if issuer.is_none() && config.sends_jwts() {
+        return Err(StartError::NoJwtKeys);
+    }
+    let proxy = if config.upstreams.is_empty() { None } else { Some(Proxy::new(config, &realms, issuer.as_ref())?) };
     let watching = proxy.as_ref().map(Proxy::watch).unwrap_or_default();
-    let app = app::router(&realms, mailbox.clone(), store.store(), proxy, config, demo, ids);
+    let outside = Outside { issuer, proxy, mailbox: mailbox.clone(), demo };
+    let app = app::router(&realms, store.store(), outside, config, ids);
     let (stop, stopped) = oneshot::channel();
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
@@ -124,6 +136,15 @@ pub async fn start(
     let courier = Courier::start(realms.iter().map(|realm| realm.auth.clone()).collect(), outlets.bell);
     let purging = tokio::spawn(purge::run(store.store(), config.events.keep));
     Ok(Running { address, realms, mailbox, store, stop, serving, courier, purging, watching })
+}
+
+/// Whoever signs JWTs. It is called by the server's own address, if nobody has said how others call it.
+fn issuer(config: &Config, keys: Arc<JwtKeys>, clock: &Arc<dyn Clock>, address: SocketAddr) -> Issuer {
+    let name = match &*config.jwt.issuer {
+        "" => format!("http://{address}"),
+        name => name.to_owned(),
+    };
+    Issuer { keys, name, lifetime: config.jwt.lifetime, clock: Arc::clone(clock) }
 }
 
 /// Where letters land while developing, unless a mail server is named.

@@ -7,6 +7,7 @@ mod accounts;
 mod cookie;
 mod events;
 mod headers;
+mod jwt;
 mod keys;
 mod links;
 mod log;
@@ -25,6 +26,7 @@ mod values;
 
 pub use crate::client_addr::TrustedProxies;
 pub use events::EventsConfig;
+pub use jwt::{JwtConfig, JwtKeySource};
 pub use keys::KeySource;
 pub use log::{Format, LogConfig};
 pub use mail::MailConfig;
@@ -32,7 +34,7 @@ pub use problem::{Problem, Problems};
 pub use realms::RealmConfig;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
-pub use upstreams::{Require, UpstreamConfig};
+pub use upstreams::{JwtHeader, Require, UpstreamConfig};
 pub use values::{DEFAULT_FILE, Origin, Sources};
 
 use reader::{Reader, complaint};
@@ -55,6 +57,8 @@ pub struct Config {
     pub sessions: Option<Box<RedisOptions>>,
     /// Where the keys are.
     pub keys: KeySource,
+    /// How backends are told who is signed in, so that they can tell it is true.
+    pub jwt: JwtConfig,
     /// Who sends letters, and how they read.
     pub mail: MailConfig,
     /// Where events go, and how long they are kept.
@@ -85,6 +89,7 @@ impl Config {
         let (store, sessions) = (store::read(&mut reader), sessions::read(&mut reader));
         let keys = keys::read(&mut reader, &values, &sources.env);
         let (mail, events) = (mail::read(&mut reader), events::read(&mut reader));
+        let jwt = jwt::read(&mut reader, &values, &sources.env, &mail.public_url);
         let upstreams = upstreams::read(&mut reader, &realms);
         let log = log::read(&mut reader);
         reader.into_problems().into_result()?;
@@ -100,7 +105,7 @@ impl Config {
         for realm in &mut realms {
             realm.engine.webhooks.clone_from(&events.webhooks);
         }
-        Ok(Self { realms, server, store, sessions, keys, mail, events, upstreams, log, values })
+        Ok(Self { realms, server, store, sessions, keys, jwt, mail, events, upstreams, log, values })
     }
 
     /// Reads and checks where accounts and sessions are and what is logged, and nothing else: for what is done to the store without
@@ -118,9 +123,21 @@ impl Config {
         Ok((store, sessions, log))
     }
 
+    /// Whether anybody is sent a JWT.
+    #[must_use]
+    pub fn sends_jwts(&self) -> bool {
+        self.jwt.forward_auth_audience.is_some()
+            || self.upstreams.iter().any(|upstream| upstream.jwt_audience.is_some())
+    }
+
     /// What is wrong with the keys that it names, as a complaint about the setting.
     pub(crate) fn about_keys(&self, error: &KeysError) -> Problem {
         complaint(&self.values, None, "keys.file", error)
+    }
+
+    /// The same for those of JWTs.
+    pub(crate) fn about_jwt_keys(&self, error: &KeysError) -> Problem {
+        complaint(&self.values, None, jwt::KEYS_FILE, error)
     }
 }
 
@@ -192,6 +209,7 @@ mod tests {
         store::read(&mut reader);
         sessions::read(&mut reader);
         keys::read(&mut reader, &values, &[]);
+        jwt::read(&mut reader, &values, &[], "");
         mail::read(&mut reader);
         events::read(&mut reader);
         log::read(&mut reader);

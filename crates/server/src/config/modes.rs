@@ -32,6 +32,9 @@ impl Config {
                 refuse("mail.public_url", "has to begin with https://: its links carry one-time tokens");
             }
         }
+        if self.sends_jwts() && self.jwt.issuer.is_empty() {
+            refuse("jwt.issuer", "is needed where JWTs are sent, or mail.public_url: backends compare it");
+        }
         problems.into_result()
     }
 

@@ -52,10 +52,6 @@ impl Problems {
         }
     }
 
-    pub(crate) fn extend(&mut self, more: impl IntoIterator<Item = Problem>) {
-        self.0.extend(more);
-    }
-
     pub(crate) fn into_vec(self) -> Vec<Problem> {
         self.0
     }
@@ -74,12 +70,6 @@ impl Problems {
     /// `Ok` if nothing is wrong.
     pub(crate) fn into_result(self) -> Result<(), Self> {
         if self.is_empty() { Ok(()) } else { Err(self) }
-    }
-}
-
-impl From<Problem> for Problems {
-    fn from(problem: Problem) -> Self {
-        Self(vec![problem])
     }
 }
 

@@ -29,8 +29,9 @@ impl RealmConfig {
 
 /// Settings of the server as a whole, which no realm has for itself: one process, one database, one key ring, and hashes of one
 /// cost. A realm has all others, but for its name, which is that of its table.
-const OF_THE_SERVER: [&str; 16] = [
+const OF_THE_SERVER: [&str; 17] = [
     "audit.",
+    "jwt.",
     "keys.",
     "log.",
     "mail.",

@@ -7,6 +7,7 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 
 use super::RealmConfig;
+use super::jwt::audience;
 use super::reader::Reader;
 use super::values::UPSTREAM;
 
@@ -18,6 +19,8 @@ targets = []
 require = "any"
 strip_path = false
 pass_token = false
+jwt_audience = ""
+jwt_header = "x-auth-jwt"
 preserve_host = true
 max_body_bytes = 0
 connect_timeout = "5s"
@@ -43,6 +46,10 @@ pub struct UpstreamConfig {
     pub strip_path: bool,
     /// Whether the target gets the credentials as well.
     pub pass_token: bool,
+    /// Whom the JWT is for that the target gets. `None`: it gets none.
+    pub jwt_audience: Option<String>,
+    /// Where it is.
+    pub jwt_header: JwtHeader,
     /// Whether the target gets the `Host` that the client named, and not its own.
     pub preserve_host: bool,
     /// Most bytes of a request's body.
@@ -74,6 +81,15 @@ pub enum Require {
     None,
 }
 
+/// Where a backend finds its JWT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwtHeader {
+    /// `X-Auth-Jwt`.
+    Own,
+    /// `Authorization: Bearer` (RFC 6750 §2.1), in the place of whatever the client sent there.
+    Authorization,
+}
+
 pub(super) fn read(reader: &mut Reader<'_>, realms: &[RealmConfig]) -> Vec<UpstreamConfig> {
     let upstreams = reader.tables(UPSTREAM, DEFAULTS, |reader| one(reader, realms));
     for (index, upstream) in upstreams.iter().enumerate() {
@@ -100,6 +116,9 @@ fn one(reader: &mut Reader<'_>, realms: &[RealmConfig]) -> UpstreamConfig {
         require: require(reader, realms),
         strip_path: reader.flag("strip_path"),
         pass_token: reader.flag("pass_token"),
+        jwt_audience: audience(reader, "jwt_audience"),
+        jwt_header: reader
+            .choice("jwt_header", [("x-auth-jwt", JwtHeader::Own), ("authorization", JwtHeader::Authorization)]),
         preserve_host: reader.flag("preserve_host"),
         max_body_bytes: (most > 0).then_some(most.unsigned_abs()),
         connect_timeout: reader.duration("connect_timeout", SHORTEST..=Duration::from_secs(10 * 60)),

@@ -18,6 +18,8 @@ pub const DEFAULT_FILE: &str = include_str!("../../default.toml");
 const ENV_PREFIX: &str = "BATON_";
 /// Holds the text of a key file and is no setting.
 pub(super) const ENV_KEYS: &str = "BATON_KEYS";
+/// The same for those of JWTs.
+pub(super) const ENV_JWT_KEYS: &str = "BATON_JWT_KEYS";
 
 /// What to read settings from, besides the defaults. Later fields win over earlier ones.
 /// `Debug` shows the names of variables and settings and not their values: one of them may hold a secret.
@@ -237,7 +239,7 @@ impl Values {
     fn put_env(&mut self, env: &[(String, String)], problems: &mut Problems) {
         for (name, value) in env {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
-            if name == ENV_KEYS || is_service_link(rest) {
+            if name == ENV_KEYS || name == ENV_JWT_KEYS || is_service_link(rest) {
                 continue;
             }
             let key = self.key_of_variable(&rest.to_ascii_lowercase().replace("__", "."));

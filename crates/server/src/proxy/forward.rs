@@ -27,6 +27,7 @@ use super::{Passed, signed_in};
 use crate::chain;
 use crate::config::{Require, ServerConfig, TrustedProxies, UpstreamConfig};
 use crate::edge::Arrival;
+use crate::jwt::Signer;
 use crate::tls::{self, TrustError};
 
 /// How long a connection to a target is kept that nobody needs, and how many of them to one target.
@@ -39,6 +40,7 @@ pub(super) struct Upstream {
     pub(super) targets: Targets,
     pub(super) client: Client<HttpsConnector<HttpConnector>, Body>,
     secrets: Arc<Secrets>,
+    signer: Option<Signer>,
     trusted: TrustedProxies,
     origins: Origins,
     pause: std::time::Duration,
@@ -48,6 +50,7 @@ impl Upstream {
     pub(super) fn new(
         config: UpstreamConfig,
         secrets: Arc<Secrets>,
+        signer: Option<Signer>,
         origins: Origins,
         server: &ServerConfig,
     ) -> Result<Self, TrustError> {
@@ -55,6 +58,7 @@ impl Upstream {
             targets: Targets::new(&config.targets),
             client: client(&config)?,
             secrets,
+            signer,
             trusted: server.trusted_proxies.clone(),
             origins,
             pause: server.body_read_timeout,
@@ -92,6 +96,12 @@ impl Upstream {
         }
         let secrets = (!self.config.pass_token).then_some(&*self.secrets);
         headers::to_target(&mut parts, &origin, user.as_ref(), secrets);
+        if let Some(signer) = &self.signer {
+            parts.headers.remove(signer.header());
+            if let Some(user) = &user {
+                parts.headers.insert(signer.header(), signer.sign(user));
+            }
+        }
         if client.is_some() {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

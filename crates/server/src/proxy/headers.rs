@@ -17,6 +17,7 @@ use crate::access_log::REQUEST_ID;
 use crate::app::Mounted;
 use crate::config::TrustedProxies;
 use crate::edge::Arrival;
+use crate::jwt;
 
 /// What a backend is told about who is signed in: the uid, the account's number, its realm, and the name of the session.
 pub(crate) const IDENTITY: [HeaderName; 4] = [
@@ -145,9 +146,9 @@ pub(super) fn to_target(parts: &mut Parts, origin: &Origin, user: Option<&Curren
     if let Some(secrets) = secrets {
         secrets.take_from_request(headers);
     }
-    let ours = |name: &HeaderName| IDENTITY.contains(name) || ORIGIN_CLAIMS.contains(name);
+    let ours = |name: &HeaderName| IDENTITY.contains(name) || *name == jwt::HEADER || ORIGIN_CLAIMS.contains(name);
     drop_spellings(headers, |name| ours(name) || secrets.is_some_and(|secrets| secrets.names.contains(name)));
-    for name in IDENTITY.iter().chain(&ORIGIN_CLAIMS) {
+    for name in IDENTITY.iter().chain([&jwt::HEADER]).chain(&ORIGIN_CLAIMS) {
         headers.remove(name);
     }
     // Whoever reads the body here answers that.

@@ -32,6 +32,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::app::Mounted;
 use crate::config::{Config, Require, UpstreamConfig};
+use crate::jwt::Issuer;
 use crate::tls::TrustError;
 use forward::Upstream;
 use headers::Secrets;
@@ -57,7 +58,7 @@ impl Proxy {
     ///
     /// # Errors
     /// [`TrustError`] if a target cannot be called over TLS.
-    pub(crate) fn new(config: &Config, realms: &[Mounted]) -> Result<Self, TrustError> {
+    pub(crate) fn new(config: &Config, realms: &[Mounted], issuer: Option<&Issuer>) -> Result<Self, TrustError> {
         let secrets = Arc::new(Secrets::of(realms));
         let origins = config.realms.first().map(|realm| realm.http.origins.clone()).unwrap_or_default();
         let route = |upstream: &UpstreamConfig| {
@@ -73,7 +74,11 @@ impl Proxy {
                 }
             };
             let layer = layer(&upstream.require, realms);
-            let upstream = Upstream::new(upstream.clone(), Arc::clone(&secrets), origins.clone(), &config.server)?;
+            let signer = issuer
+                .zip(upstream.jwt_audience.as_deref())
+                .map(|(issuer, audience)| issuer.signer(audience, upstream.jwt_header));
+            let upstream =
+                Upstream::new(upstream.clone(), Arc::clone(&secrets), signer, origins.clone(), &config.server)?;
             let upstream = Arc::new(upstream);
             Ok(Route { service: service(layer, &upstream), upstream })
         };

@@ -1,9 +1,8 @@
 //! Gateways with the configuration that is shipped in `deploy/`, in front of a backend that knows nothing of baton.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Baton, Call, Held, PASSWORD, eventually};
+use crate::support::{Answer, Baton, Call, Held, PASSWORD, Program, eventually};
 
 const NGINX: &str = include_str!("../../../../deploy/nginx/baton.conf");
 const CADDY: &str = include_str!("../../../../deploy/caddy/Caddyfile");
@@ -46,49 +45,6 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 "#;
 
-/// A program that ends with this value, or with this process if that is killed: its keeper reads from a pipe that closes then.
-struct Program(Child);
-
-impl Program {
-    fn start(command: &mut Command, install: &str) -> Self {
-        const KEEPER: &str = r#""$@" </dev/null & pid=$!; read -r _; kill -9 $pid; wait"#;
-        let program = command.get_program().to_owned();
-        // Where Debian keeps servers, which is not in everybody's PATH.
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let mut look = Command::new("sh");
-        look.args(["-c", "command -v \"$1\"", "sh"]).arg(&program).env("PATH", &path);
-        let found = look.output().unwrap();
-        assert!(found.status.success(), "{program:?} is missing. Install it: apt-get install -y {install}");
-        let mut keeper = Command::new("sh");
-        keeper
-            .args(["-c", KEEPER, "sh"])
-            .arg(&program)
-            .args(command.get_args())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        for (name, value) in command.get_envs() {
-            keeper.env(name, value.unwrap());
-        }
-        keeper.env("PATH", path);
-        Self(keeper.spawn().unwrap())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-fn backend() -> (Program, SocketAddr) {
-    let mut program = Program::start(Command::new("python3").args(["-c", BACKEND]), "python3");
-    let mut line = String::new();
-    BufReader::new(program.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = format!("127.0.0.1:{}", line.trim()).parse().unwrap();
-    (program, address)
-}
-
 /// A gateway, baton beside it, and a backend behind.
 struct Site {
     gateway: SocketAddr,
@@ -99,12 +55,14 @@ struct Site {
 
 impl Site {
     fn start(shipped: &str, program: impl FnOnce(&Path, &str) -> Program) -> Self {
-        let (backend, backend_address) = backend();
+        let (backend, backend_address) = Program::python(BACKEND);
         let baton = Baton::dev(&[
             "--set",
             "forgive_lost_responses=true",
             "--set",
             "server.trusted_proxies=127.0.0.1",
+            "--set",
+            "jwt.forward_auth_audience=things",
             "--set",
             &format!("batch_request_buffer_throttle={}", WINDOW.as_secs()),
         ]);
@@ -190,6 +148,9 @@ fn assert_told(answer: &Answer, held: &Held) {
         "{seen}"
     );
     assert_eq!(sent("x-auth-user-id").len(), 1, "{seen}");
+    let jwt = sent("x-auth-jwt");
+    let signed = jwt.first().and_then(Value::as_str).map(|jwt| jwt.split('.').count());
+    assert_eq!((jwt.len(), signed), (1, Some(3)), "{seen}");
     for name in ["access-token", "client", "uid", "expiry", "token-type", "authorization", "x_auth_uid"] {
         assert!(sent(name).is_empty(), "{name}: {seen}");
     }
@@ -210,8 +171,10 @@ fn journey(site: &Site) {
     let anonymous = site.call("GET", "/").send();
     assert_eq!((anonymous.status, anonymous.code()), (401, "not_authenticated".into()), "{anonymous:?}");
     assert!(anonymous.header("www-authenticate").starts_with("Bearer"), "{anonymous:?}");
-    let claims =
-        |call: Call| call.header("x-auth-uid", "root").header("x_auth_uid", "root").header("x-auth-realm", "admin");
+    let claims = |call: Call| {
+        let call = call.header("x-auth-uid", "root").header("x_auth_uid", "root");
+        call.header("x-auth-realm", "admin").header("x-auth-jwt", "made up")
+    };
     for (name, value) in [("x-forwarded-method", "OPTIONS"), ("x-original-method", "OPTIONS")] {
         let claimed = claims(site.call("GET", "/")).header(name, value).send();
         assert_eq!(claimed.status, 401, "{name}: {claimed:?}");

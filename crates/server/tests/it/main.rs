@@ -9,6 +9,7 @@ mod config;
 mod crash;
 mod gateways;
 mod journey;
+mod jwt;
 mod mail;
 mod openapi;
 mod passwords;

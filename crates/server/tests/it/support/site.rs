@@ -92,7 +92,7 @@ impl Site {
         let sources = Sources { file: Some(self.config_file()), env, ..Sources::default() };
         let config = Config::load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
         config.check_production().unwrap_or_else(|problems| panic!("{problems}"));
-        let keys = baton_server::keys::load(&config.keys).expect("keys");
+        let keys = baton_server::keys::Keys::load(&config).expect("keys");
         let clock = Arc::new(ManualClock::new(SystemClock::new().now().plus(ahead)));
         let runtime = Runtime::new().expect("threads");
         let started = runtime.block_on(baton_server::start(&config, keys, clock.clone(), Routes::Plain));
