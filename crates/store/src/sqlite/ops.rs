@@ -35,7 +35,7 @@ impl<'a> Tx<'a> {
         Self { connection, time, spoilt: Cell::new(false), changes: RefCell::default() }
     }
 
-    fn changes(&self, change: Change) {
+    pub(super) fn changes(&self, change: Change) {
         self.changes.borrow_mut().push(change);
     }
 
@@ -515,9 +515,8 @@ pub(super) fn touch(tx: &Tx<'_>) -> rusqlite::Result<()> {
 }
 
 /// Moves the high-water mark up to the store's time.
-pub(super) fn keep_time(tx: &Tx<'_>) -> rusqlite::Result<()> {
-    let now = tx.time.now().as_millis();
-    tx.execute("UPDATE meta SET value = ?1 WHERE name = 'time' AND value < ?1", [now]).map(drop)
+pub(super) fn keep_time(tx: &Tx<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    tx.execute("UPDATE meta SET value = ?1 WHERE name = 'time' AND value < ?1", [now.as_millis()]).map(drop)
 }
 
 fn insert_session(tx: &Tx<'_>, account: AccountId, new: &NewSession, now: Timestamp) -> rusqlite::Result<Session> {

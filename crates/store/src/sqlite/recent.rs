@@ -132,11 +132,18 @@ impl Recent {
         self.move_to(None);
     }
 
-    /// To be called by the writer, which holds the database's lock for writing.
-    pub(super) fn begin(&self) {
-        let Some(index) = &self.index else { return };
+    /// To be called by the writer, which holds the database's lock for writing: which commit it goes on from, if that can be
+    /// told.
+    pub(super) fn begin(&self) -> Option<Mark> {
+        let mark = self.mark();
         let _control = self.control.lock();
-        self.move_to(index.mark());
+        self.move_to(mark);
+        mark
+    }
+
+    /// The commit that is the latest.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.index.as_ref()?.mark()
     }
 
     /// Forgets everything, unless this is the commit that it is as of. Only with `control`.
@@ -150,23 +157,29 @@ impl Recent {
         mark.map(|mark| Since { mark, epoch })
     }
 
-    /// Runs the writer's commit, and takes over what it has changed. If it fails, or nobody knows, everything is forgotten.
+    /// Runs the writer's commit, and takes over what it has changed since it went on `from` there; `None` if it has changed
+    /// nothing. If the commit fails, or it cannot be said what there is after it, everything is forgotten. Answers which
+    /// commit that is.
     pub(super) fn around<E>(
         &self,
-        changes: impl IntoIterator<Item = Change>,
+        from: Option<Mark>,
+        changes: Option<impl IntoIterator<Item = Change>>,
         commit: impl FnOnce() -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Some(index) = &self.index else { return commit() };
+    ) -> Result<Option<Mark>, E> {
         let _control = self.control.lock();
         self.committing.store(true, Ordering::SeqCst);
         let committed = commit();
-        let taken_over = committed.is_ok() && changes.into_iter().all(|change| self.take_over(&change));
-        match index.mark().filter(|_| taken_over) {
-            Some(mark) => self.known.store(mark.get(), Ordering::Release),
-            None => drop(self.move_to(None)),
+        // The lock is gone by now: somebody else may have been quick.
+        let is_ours =
+            |now: &Mark| from.is_some_and(|from| if changes.is_some() { now.follows(from) } else { *now == from });
+        let mark = self.mark().filter(|now| committed.is_ok() && is_ours(now));
+        if mark.is_some() && changes.into_iter().flatten().all(|change| self.take_over(&change)) {
+            self.known.store(mark.map_or(UNKNOWN, Mark::get), Ordering::Release);
+        } else {
+            self.move_to(None);
         }
         self.committing.store(false, Ordering::SeqCst);
-        committed
+        committed.map(|()| mark)
     }
 
     /// False if that cannot be said of single sessions.
@@ -251,8 +264,11 @@ mod tests {
 
     impl Bench {
         fn commit(&self, changes: Vec<Change>) {
-            self.recent.begin();
-            self.recent.around(changes, || self.write()).expect("write");
+            self.around(changes, || self.write()).expect("write");
+        }
+
+        fn around(&self, changes: Vec<Change>, commit: impl FnOnce() -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+            self.recent.around(self.recent.begin(), Some(changes), commit).map(drop)
         }
 
         fn write(&self) -> rusqlite::Result<()> {
@@ -348,11 +364,26 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_right_after_the_writers_is_not_taken_for_it() {
+        let bench = bench(1_000);
+        bench.read(1);
+        bench.around(Vec::new(), || bench.write().and_then(|()| bench.write())).expect("write");
+        assert_eq!(bench.remembered(1), None);
+
+        bench.read(1);
+        let nothing = || None::<Vec<Change>>;
+        let ours = bench.recent.around(bench.recent.begin(), nothing(), || Ok::<_, ()>(()));
+        assert!(ours.expect("it does nothing").is_some());
+        assert_eq!(bench.remembered(1), Some(session(1)), "nothing was changed");
+        let ours = bench.recent.around(bench.recent.begin(), nothing(), || bench.write()).expect("write");
+        assert_eq!((ours, bench.remembered(1)), (None, None), "not by the writer");
+    }
+
+    #[test]
     fn a_failed_commit_makes_it_forget_everything() {
         let bench = bench(1_000);
         bench.read(1);
-        bench.recent.begin();
-        let failed = bench.recent.around(Vec::new(), || bench.write().and(Err(rusqlite::Error::InvalidQuery)));
+        let failed = bench.around(Vec::new(), || bench.write().and(Err(rusqlite::Error::InvalidQuery)));
         assert!(failed.is_err());
         assert_eq!(bench.remembered(1), None);
         bench.read(1);
@@ -373,12 +404,11 @@ mod tests {
         assert_eq!(bench.remembered(1), None, "after another process'");
 
         let since = bench.since(1).expect("it can be remembered");
-        bench.recent.begin();
         let during = || {
             bench.recent.add(since, &session(1), &account());
             bench.write()
         };
-        bench.recent.around(Vec::new(), during).expect("write");
+        bench.around(Vec::new(), during).expect("write");
         assert_eq!(bench.remembered(1), None, "while the writer commits");
     }
 
@@ -386,14 +416,13 @@ mod tests {
     fn while_the_writer_commits_what_is_remembered_stays_good_until_it_is_seen() {
         let bench = bench(1_000);
         bench.read(1);
-        bench.recent.begin();
         let during = || {
             assert_eq!(bench.remembered(1), Some(session(1)));
             bench.write()?;
             assert!(bench.since(1).is_none(), "it is to be read, and not to be remembered");
-            Ok::<_, rusqlite::Error>(())
+            Ok(())
         };
-        bench.recent.around(vec![Change::Changed(client(1))], during).expect("write");
+        bench.around(vec![Change::Changed(client(1))], during).expect("write");
         assert_eq!(bench.remembered(1), None);
     }
 

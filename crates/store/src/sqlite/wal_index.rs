@@ -24,6 +24,11 @@ impl Mark {
         mark.filter(|_| version == VERSION && is_set_up).map(Self)
     }
 
+    /// Whether it is that of the very next commit.
+    pub(super) const fn follows(self, earlier: Self) -> bool {
+        (self.get() >> 32) as u32 == ((earlier.get() >> 32) as u32).wrapping_add(1)
+    }
+
     /// Never 0.
     pub(super) const fn get(self) -> u64 {
         self.0.get()
@@ -113,6 +118,9 @@ mod tests {
             connections[round % 2].execute("UPDATE meta SET value = value + 1", []).expect("write");
             let mark = index.mark().expect("set up");
             assert!(!marks.contains(&mark), "{round}");
+            let follows: Vec<_> = marks.iter().map(|earlier| mark.follows(*earlier)).collect();
+            assert_eq!(follows.iter().rposition(|follows| *follows), Some(round), "{follows:?}");
+            assert_eq!(follows.iter().filter(|follows| **follows).count(), 1, "{follows:?}");
             marks.push(mark);
             let _: i64 = connections[1].query_row("SELECT value FROM meta", [], |row| row.get(0)).expect("read");
             connections[0].execute_batch("BEGIN IMMEDIATE; UPDATE meta SET value = 0; ROLLBACK").expect("roll back");

@@ -6,6 +6,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use baton_core::clock::Timestamp;
 use baton_core::error::StoreError;
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -14,12 +15,16 @@ use tokio::sync::{mpsc, oneshot};
 use super::error::{Failure, SqliteError, unavailable, uncertain};
 use super::ops::{self, Tx};
 use super::readers::{Readers, off_the_runtime};
-use super::recent::Recent;
+use super::recent::{Change, Recent};
+use super::wal_index::Mark;
 use super::{SqliteOptions, SqliteStats, file, rows};
 use crate::time::StoreTime;
 
 /// Operations in one transaction, at most. A limit, so that the first of them does not wait for ever.
 const LARGEST_GROUP: usize = 512;
+/// How late the store's time may be written down by groups that need not wait for the disk. Their records have times of
+/// their own, and every read of one takes note of those.
+const KEEP_TIME_EVERY: Duration = Duration::from_secs(1);
 /// What a drop waits for, besides twice the busy timeout.
 const DROP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -73,6 +78,8 @@ impl Writer {
             time,
             recent,
             counters: counters.clone(),
+            last_commit: None,
+            time_kept: None,
             synced: false,
             log_in_doubt: false,
             failing: false,
@@ -223,6 +230,10 @@ struct Worker {
     time: Arc<StoreTime>,
     recent: Arc<Recent>,
     counters: Arc<Counters>,
+    /// The commit of the last group, if it can be told from those of others.
+    last_commit: Option<Mark>,
+    /// When the store's time was last written down.
+    time_kept: Option<Timestamp>,
     /// Whether commits wait for the disk at present.
     synced: bool,
     /// Whether an I/O error has left pages in the log of which nobody knows whether they reached the disk.
@@ -302,14 +313,21 @@ impl Worker {
         let connection = &self.connection;
         let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
         execute("BEGIN IMMEDIATE").map_err(|error| Failure::of("begin", error))?;
-        self.recent.begin();
         let tx = Tx::new(connection, &self.time);
-        let found = rows::high_water_mark(connection).map_err(|error| Failure::of("read the stored time", error))?;
-        // Another process may have written meanwhile, by a clock that is ahead of this one.
-        self.time.observe(found);
-        let changes = connection.total_changes();
+        let mark = self.recent.begin();
+        if mark.is_none() || mark != self.last_commit {
+            // Another process has written meanwhile, perhaps by a clock that is ahead of this one.
+            let found =
+                rows::high_water_mark(connection).map_err(|error| Failure::of("read the stored time", error))?;
+            self.time.observe(found);
+        }
+        let before = connection.total_changes();
         for job in group {
             let result = job.run(&tx);
+            if result.is_err() {
+                // Whether it leaves anything behind, be it unchanged pages, is SQLite's to know.
+                tx.changes(Change::All);
+            }
             if connection.is_autocommit() || tx.spoilt.get() {
                 // SQLite has rolled everything back: the disk is full, say. The others must not be run outside of a
                 // transaction.
@@ -319,14 +337,22 @@ impl Worker {
                 })));
             }
         }
-        if connection.total_changes() != changes {
-            ops::keep_time(&tx).map_err(|error| Failure::of("keep the time", error))?;
+        let has_changed = connection.total_changes() != before;
+        let now = self.time.now();
+        let keep_time = durable || self.time_kept.is_none_or(|kept| now.since(kept) >= KEEP_TIME_EVERY);
+        if keep_time && has_changed {
+            ops::keep_time(&tx, now).map_err(|error| Failure::of("keep the time", error))?;
         }
-        self.recent.around(tx.changes.take(), || execute("COMMIT")).map_err(|error| {
+        let changes = has_changed.then(|| tx.changes.take());
+        self.last_commit = self.recent.around(mark, changes, || execute("COMMIT")).map_err(|error| {
             let failure = Failure::of_commit(error);
             self.log_in_doubt = matches!(failure, Failure::Uncertain(_));
             failure
-        })
+        })?;
+        if keep_time && has_changed {
+            self.time_kept = Some(now);
+        }
+        Ok(())
     }
 
     /// Whether the next commits wait for the disk.

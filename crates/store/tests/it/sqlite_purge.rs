@@ -69,10 +69,15 @@ async fn a_rotation_writes_to_its_row_and_moves_no_index_entry() {
     bench.rotate(1).await;
     bench.clock.advance(DAY);
     bench.number("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let pages = || (std::fs::metadata(with_suffix(&bench.path, "-wal")).expect("a log").len() - 32) / (4096 + 24);
     bench.rotate(1).await;
-    let log = std::fs::metadata(with_suffix(&bench.path, "-wal")).expect("a log").len();
-    // One for the row, one for the store's time.
-    assert_eq!((log - 32) / (4096 + 24), 2, "pages written");
+    assert_eq!(pages(), 2, "one for the row, one for the store's time");
+    bench.clock.advance(Duration::from_millis(999));
+    bench.rotate(1).await;
+    assert_eq!(pages(), 3, "the time is not written every time");
+    bench.clock.advance(Duration::from_millis(1));
+    bench.rotate(1).await;
+    assert_eq!(pages(), 5, "but a second later at most");
 }
 
 #[tokio::test]
