@@ -1,4 +1,10 @@
-import { createServer, request as forward, type IncomingMessage, type ServerResponse } from "node:http";
+import {
+  createServer,
+  request as forward,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
 import type { AddressInfo } from "node:net";
 import { generation } from "../../dist/index.js";
 
@@ -26,6 +32,10 @@ export interface Seen {
   status: number;
   /** Generation of the token that the server's answer carried; 0 without one. */
   handedOut: number;
+  /** Headers of the server's answer. */
+  headers: IncomingHttpHeaders;
+  /** Why the server has refused it: the `code` in the answer's body, which is there when the body has gone out. */
+  code: string;
 }
 
 /** A gateway in front of a server, which does to requests what a test wants. */
@@ -63,7 +73,8 @@ export async function startProxy(target: string): Promise<Proxy> {
 async function serve(proxy: Proxy, target: string, incoming: IncomingMessage, outgoing: ServerResponse) {
   const { pathname, search } = new URL(incoming.url ?? "/", target);
   const presented = presentedBy(incoming);
-  const seen: Seen = { method: incoming.method ?? "", path: pathname, query: search, presented, status: 0, handedOut: 0 };
+  const method = incoming.method ?? "";
+  const seen: Seen = { method, path: pathname, query: search, presented, status: 0, handedOut: 0, headers: {}, code: "" };
   const isPreflight = seen.method === "OPTIONS";
   if (!isPreflight) proxy.seen.push(seen);
   const fate = isPreflight ? "pass" : await proxy.fate(seen);
@@ -75,14 +86,24 @@ async function serve(proxy: Proxy, target: string, incoming: IncomingMessage, ou
     incoming.pipe(forward(target + (incoming.url ?? ""), { method, headers, agent: false }, resolve).on("error", reject));
   });
   seen.status = answer.statusCode ?? 0;
+  seen.headers = answer.headers;
   seen.handedOut = generation(String(answer.headers["access-token"] ?? ""));
   if (!isPreflight) await proxy.answered(seen);
   if (fate === "lose") return void outgoing.destroy();
+  if (seen.status >= 400) noteCode(answer, seen);
   if (fate === "pass") return void answer.pipe(outgoing.writeHead(seen.status, answer.headers));
   answer.resume();
   const kept = fate.keep ? answer.headers : fromGateway(incoming);
   delete kept["content-length"];
   outgoing.writeHead(fate.instead, { ...kept, ...fate.headers }).end();
+}
+
+function noteCode(answer: IncomingMessage, seen: Seen) {
+  let body = "";
+  answer.on("data", (chunk) => (body += String(chunk)));
+  answer.on("end", () => {
+    seen.code = /"code":"(\w+)"/.exec(body)?.[1] ?? "";
+  });
 }
 
 function presentedBy({ headers }: IncomingMessage): number {

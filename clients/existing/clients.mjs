@@ -1,0 +1,16 @@
+// The clients, and the settings of the server that each is run with.
+import { version } from "./pages.mjs";
+
+const REPEAT = 'batch_response = "repeat"';
+const FORGIVE = "forgive_lost_responses = true";
+const PARAMS = "credentials_in_params = true";
+
+/** Those that keep their token when an answer brings none. */
+const keepers = ["ng-token-auth", "angular-token", "devise-token-auth-client", "devise-axios"];
+
+export const clients = [
+  ...keepers.map((name) => ({ name, settings: [[], [FORGIVE]] })),
+  { name: "j-toker", settings: [[], [REPEAT], [REPEAT, FORGIVE]] },
+  { name: "redux-token-auth", settings: [[], [REPEAT, PARAMS], [REPEAT, PARAMS, FORGIVE]] },
+  { name: "redux-token-auth", page: "redux-token-auth-interceptor", note: "with the interceptor", settings: [[REPEAT, PARAMS]] },
+].map((client) => ({ page: client.name, ...client, version: version(client.name) }));
