@@ -61,8 +61,7 @@ impl Edge {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        // hyper takes the chunks for what they are and drops a `Content-Length` beside them without a word. Whoever sent both may
-        // have told somebody on the way another length, so nothing that follows on the connection is believed (RFC 9112 §6.1).
+        // What follows a body in chunks is not looked at as closely as what came before (`lengths`), so nothing does.
         let is_last = request.headers().contains_key(TRANSFER_ENCODING);
         let client = self.rules.proxies.client(peer.ip(), request.headers());
         let line = Line::begin(&self.rules.ids, request.method(), request.uri().path());
@@ -76,6 +75,16 @@ impl Edge {
         if is_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response
+    }
+
+    /// Refuses a request that says two lengths, and ends its connection: to somebody on its way, what follows it may be its body.
+    pub(crate) fn refuse<B>(&self, request: &Request<B>) -> Response {
+        let line = Line::begin(&self.rules.ids, request.method(), request.uri().path());
+        let message = "The request has both Content-Length and Transfer-Encoding.";
+        let mut response = Problem::new(StatusCode::BAD_REQUEST, Code::Malformed, Shape::Bare, message).into_response();
+        line.end(&mut response);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response
     }
 

@@ -1,4 +1,4 @@
-//! A deadline for the first bytes of a connection.
+//! A deadline for the first bytes of a connection, and whether its requests say their length twice.
 //!
 //! Which version of HTTP a client speaks shows in its first bytes, and hyper waits for them without a limit: a connection
 //! that sends nothing, or only the beginning of HTTP/2's preface, would be held for ever.
@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use crate::lengths::{Lengths, TwoLengths};
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A stream whose reads fail once the deadline has passed without it being clear what the client speaks.
@@ -20,18 +22,27 @@ pub(crate) struct FirstBytes<T> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// How much of the preface has been read.
     matched: usize,
+    lengths: Lengths,
 }
 
 impl<T> FirstBytes<T> {
-    pub(crate) fn within(limit: Duration, inner: T) -> Self {
-        Self { inner, deadline: Some(Box::pin(sleep(limit))), matched: 0 }
+    /// The requests are in `found` if they say two lengths, before anybody else sees them.
+    pub(crate) fn within(limit: Duration, inner: T, found: TwoLengths) -> Self {
+        Self { inner, deadline: Some(Box::pin(sleep(limit))), matched: 0, lengths: Lengths::new(found) }
     }
 
     fn saw(&mut self, bytes: &[u8]) {
+        self.lengths.saw(bytes);
+        if self.deadline.is_none() {
+            return;
+        }
         let rest = &PREFACE[self.matched..];
         let same = bytes.iter().zip(rest).take_while(|(a, b)| a == b).count();
         self.matched += same;
-        if same < bytes.len() || self.matched == PREFACE.len() {
+        if self.matched == PREFACE.len() {
+            self.deadline = None;
+            self.lengths.stop();
+        } else if same < bytes.len() {
             self.deadline = None;
         }
     }
@@ -39,8 +50,7 @@ impl<T> FirstBytes<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for FirstBytes<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(deadline) = &mut self.deadline else { return Pin::new(&mut self.inner).poll_read(cx, buf) };
-        let late = deadline.as_mut().poll(cx).is_ready();
+        let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         let before = buf.filled().len();
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Pending if late => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -90,7 +100,7 @@ mod tests {
     async fn outcome(sent: &[u8]) -> io::ErrorKind {
         let (mut client, server) = duplex(64);
         client.write_all(sent).await.unwrap();
-        let mut server = FirstBytes::within(LIMIT, server);
+        let mut server = FirstBytes::within(LIMIT, server, TwoLengths::default());
         let mut read = vec![0; sent.len()];
         server.read_exact(&mut read).await.unwrap();
         // What comes next never does; a stream without a deadline waits for it.

@@ -17,6 +17,7 @@ mod forward_auth;
 mod health;
 mod jwt;
 pub mod keys;
+mod lengths;
 mod listen;
 pub mod logging;
 mod mailbox;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::TRANSFER_ENCODING;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::ServerConfig;
 use crate::edge::Edge;
 use crate::first_bytes::FirstBytes;
+use crate::lengths::TwoLengths;
 
 /// How long to wait before accepting again when the system has nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -116,9 +118,16 @@ fn connection(
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error: std::fmt::Display, Output: Send> + Send + 'static {
     // An IPv4 client of a socket that listens on both is shown as what it is.
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let two_lengths = TwoLengths::default();
+    let stream = FirstBytes::within(limit, stream, two_lengths.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (edge, place) = (edge.clone(), place.clone());
-        async move { Ok::<_, Infallible>(edge.answer(request, peer, place).await) }
+        // Those of the one request that comes in chunks.
+        let is_ambiguous = request.headers().contains_key(TRANSFER_ENCODING) && two_lengths.were_said();
+        async move {
+            let answer = if is_ambiguous { edge.refuse(&request) } else { edge.answer(request, peer, place).await };
+            Ok::<_, Infallible>(answer)
+        }
     });
-    builder.serve_connection_with_upgrades(TokioIo::new(FirstBytes::within(limit, stream)), service).into_owned()
+    builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()
 }
