@@ -1,6 +1,5 @@
 //! All routes.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,7 +17,7 @@ use crate::config::{Config, JwtHeader, ServerConfig};
 use crate::edge::Edge;
 use crate::jwt::Issuer;
 use crate::proxy::Proxy;
-use crate::{demo, forward_auth, health, mailbox};
+use crate::{demo, forward_auth, health, mailbox, playground};
 
 /// A realm, and where its auth routes are.
 #[derive(Debug, Clone)]
@@ -33,8 +32,8 @@ pub(crate) struct Outside {
     pub(crate) issuer: Option<Issuer>,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) mailbox: Option<Arc<Mailbox>>,
-    /// The address that the server listens on, if there are to be resources to try things out with.
-    pub(crate) demo: Option<SocketAddr>,
+    /// Whether there are resources to try things out with, and a page to do so.
+    pub(crate) demo: bool,
 }
 
 /// Everything that answers, from the outside in: the edge, limits on bodies, routes.
@@ -56,10 +55,10 @@ pub(crate) fn router(
     for Mounted { mount, auth } in realms {
         app = app.merge(auth_routes(mount, auth));
     }
-    if let Some(address) = demo {
-        app = app.merge(demo::routes(realms, &everybody));
+    if demo {
+        app = app.merge(demo::routes(realms, &everybody)).merge(playground::routes(config));
         if proxy.is_none() {
-            app = app.merge(demo::at_root(realms, address));
+            app = app.merge(playground::at_root());
         }
     }
     if let Some(mailbox) = mailbox {

@@ -1,13 +1,12 @@
 //! Protected resources to try things out with (`baton dev` only).
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::RawQuery;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::any;
 use baton_axum::{AuthLayer, CurrentUser, Problem, Shape};
 use baton_core::wire::Code;
 use http::header::CONTENT_TYPE;
@@ -20,7 +19,6 @@ use crate::app::Mounted;
 /// Longest sleep of `/demo/slow`, in milliseconds.
 const MAX_SLEEP: u64 = 60_000;
 
-/// Without the text at `/`, which is there if nobody else has that path.
 pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer) -> Router {
     let mut protected = Router::new()
         .route("/demo/members_only", any(members_only))
@@ -33,48 +31,9 @@ pub(crate) fn routes(realms: &[Mounted], everybody: &AuthLayer) -> Router {
     protected
 }
 
-/// What to type next, at `/`.
-pub(crate) fn at_root(realms: &[Mounted], address: SocketAddr) -> Router {
-    let welcome = welcome(realms, address);
-    let welcome = async move || ([(CONTENT_TYPE, "text/plain; charset=utf-8")], welcome);
-    Router::new().route("/", get(welcome))
-}
-
 /// Where only accounts of this realm are let in.
 fn only(realm: &Mounted) -> String {
     format!("/demo/realms/{}/members_only", realm.auth.engine().settings().realm)
-}
-
-/// What to type next.
-fn welcome(realms: &[Mounted], address: SocketAddr) -> String {
-    let mount = realms.first().map_or("", |realm| &realm.mount);
-    let kinds: Vec<String> = realms.iter().map(|realm| format!("  {}\n", only(realm))).collect();
-    let kinds = kinds.concat();
-    format!(
-        r#"This is baton, an authentication server whose access token changes on every request.
-
-Register; the answer's headers carry access-token, client and uid:
-
-  curl -i -H 'Content-Type: application/json' -d '{{"email":"me@example.com","password":"correct horse"}}' \
-       http://{address}{mount}
-
-Call a protected resource with those three. The answer carries the next access-token, and the one just used is dead a few
-seconds later:
-
-  curl -i -H 'access-token: …' -H 'client: …' -H 'uid: me@example.com' http://{address}/demo/members_only
-
-  /demo/slow?ms=2000      the same after two seconds
-  /demo/status?code=404   an answer with that status
-  {mount}/validate_token   who is signed in
-  {mount}/sessions         the account's devices
-  /dev/mailbox            the letters that were written
-
-/demo/members_only lets in accounts of every realm, these those of one:
-
-{kinds}
-Settings: baton config print. Change one: baton dev --set batch_request_buffer_throttle=1
-"#
-    )
 }
 
 /// Who is signed in, as the gem's own demo answers.

@@ -23,6 +23,7 @@ pub mod logging;
 mod mailbox;
 mod migrate;
 mod openapi;
+mod playground;
 mod proxy;
 mod purge;
 mod run;

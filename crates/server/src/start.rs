@@ -118,7 +118,7 @@ pub async fn start(
         realms.push(Mounted { mount: realm.mount.clone(), auth });
     }
 
-    let demo = (routes == Routes::WithDemo).then_some(address);
+    let demo = routes == Routes::WithDemo;
     let issuer = jwt.map(|keys| issuer(config, keys, &clock, address)).filter(|_| config.sends_jwts());
     if issuer.is_none() && config.sends_jwts() {
         return Err(StartError::NoJwtKeys);

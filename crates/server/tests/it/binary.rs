@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::cli::write_private;
-use crate::support::{Baton, Ended, PASSWORD, command, eventually};
+use crate::support::{Backend, Baton, Ended, PASSWORD, Site, command, eventually};
 
 fn key_file(folder: &Path) -> std::path::PathBuf {
     folder.join("secret.key")
@@ -358,8 +358,27 @@ fn the_demo_is_protected_and_answers_any_method() {
         assert_eq!((answer.status, answer.code()), (400, "invalid".into()), "{bad}");
         assert!(held.adopt(&answer), "{bad}");
     }
-    let welcome = baton.get("/").send();
-    assert!(welcome.body.contains(&format!("http://{}/auth", baton.address)), "{}", welcome.body);
+}
+
+#[test]
+fn the_playground_is_there_in_dev_and_nowhere_else() {
+    let baton = Baton::dev(&[]);
+    let page = baton.get("/").send();
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{page:?}");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"), "{page:?}");
+    assert_eq!(page.body, baton.get("/dev/playground").send().body);
+    assert_eq!(baton.get("/dev/settings").send().json()["realms"][0]["batch_request_buffer_throttle"], 5.0);
+
+    let backend = Backend::start();
+    let before = Baton::before(&[format!("targets = [\"{}\"], require = 'none'", backend.url())], &[]);
+    assert_eq!(before.get("/").send().header("x-backend"), "yes", "a backend has its own page");
+    assert_eq!(before.get("/dev/playground").send().body, page.body);
+
+    let serving = Site::new("", "").serve();
+    for path in ["/", "/dev/playground", "/dev/playground/playground.mjs", "/dev/settings"] {
+        let answer = serving.get(path).send();
+        assert_eq!((answer.status, answer.code()), (404, "not_found".into()), "{path}");
+    }
 }
 
 #[test]
