@@ -10,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Baton, Call, Held, PASSWORD, Program, eventually};
+use crate::support::{Answer, Baton, Call, Held, Identity, PASSWORD, Program, Tls, eventually};
 
 const NGINX: &str = include_str!("../../../../deploy/nginx/baton.conf");
 const CADDY: &str = include_str!("../../../../deploy/caddy/Caddyfile");
+const HAPROXY: &str = include_str!("../../../../deploy/haproxy/haproxy.cfg");
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Answers with the headers that it was sent, after `ms` milliseconds.
@@ -45,12 +46,26 @@ print(server.server_address[1], flush=True)
 server.serve_forever()
 "#;
 
-/// A gateway, baton beside it, and a backend behind.
+/// A gateway, baton beside it or behind it, and a backend behind.
 struct Site {
+    /// Where clients without TLS call it.
     gateway: SocketAddr,
     baton: Baton,
+    tls: Option<Tls>,
     _programs: [Program; 2],
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A shipped file with the addresses and paths of here.
+fn adapted(shipped: &str, here: &[(&str, String)]) -> String {
+    here.iter().fold(shipped.to_owned(), |text, (shipped, here)| {
+        assert!(text.contains(shipped), "{shipped}");
+        text.replace(shipped, here)
+    })
 }
 
 impl Site {
@@ -66,22 +81,56 @@ impl Site {
             "--set",
             &format!("batch_request_buffer_throttle={}", WINDOW.as_secs()),
         ]);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = tempfile::tempdir().unwrap();
-        let text = [
+        let here = [
             ("127.0.0.1:3000", baton.address.to_string()),
             ("127.0.0.1:8000", backend_address.to_string()),
             ("8080", port.to_string()),
-        ]
-        .into_iter()
-        .fold(shipped.to_owned(), |text, (shipped, here)| {
-            assert!(text.contains(shipped), "{shipped}");
-            text.replace(shipped, &here)
-        });
+        ];
+        let text = adapted(shipped, &here);
         let gateway = program(folder.path(), &text);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         eventually("the gateway listens", || TcpStream::connect(address).ok());
-        Self { gateway: address, baton, _programs: [gateway, backend], _folder: folder }
+        Self { gateway: address, baton, tls: None, _programs: [gateway, backend], folder }
+    }
+
+    /// Here baton is the proxy, and the gateway ends TLS.
+    fn haproxy() -> (Self, SocketAddr, Identity) {
+        let (backend, backend_address) = Program::python(BACKEND);
+        let baton = Baton::before(
+            &[format!("targets = ['http://{backend_address}'], jwt_audience = 'things'")],
+            &[
+                "--set",
+                "server.trusted_proxies=127.0.0.1",
+                "--set",
+                &format!("batch_request_buffer_throttle={}", WINDOW.as_secs()),
+            ],
+        );
+        let (plain, port) = (free_port(), free_port());
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::of("localhost");
+        let certificate = folder.path().join("certificate.pem");
+        std::fs::write(&certificate, format!("{}{}", identity.certificate, identity.key)).unwrap();
+        let here = [
+            ("127.0.0.1:3000", baton.address.to_string()),
+            ("/etc/haproxy/certs", certificate.display().to_string()),
+            ("8080", plain.to_string()),
+            ("8443", port.to_string()),
+        ];
+        let config = folder.path().join("haproxy.cfg");
+        std::fs::write(&config, adapted(HAPROXY, &here)).unwrap();
+        let gateway = Program::start(Command::new("haproxy").arg("-q").arg("-f").arg(&config), "haproxy");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let tls = Tls::to(address, "localhost", &identity);
+        let gateway_address = tls.address;
+        let site = Self { gateway: gateway_address, baton, tls: Some(tls), _programs: [gateway, backend], folder };
+        // It looks whether baton is there before it lets anybody through.
+        eventually("the gateway lets through", || {
+            (site.call("GET", "/healthz").try_send().ok()?.status == 200).then_some(())
+        });
+        let plain = SocketAddr::from(([127, 0, 0, 1], plain));
+        (site, plain, identity)
     }
 
     fn nginx() -> Self {
@@ -257,6 +306,119 @@ fn caddy_asks_and_hands_on() {
     let held = site.baton.sign_in("ann@example.com");
     site.baton.stop();
     assert_eq!(site.get("/", &held).status, 502);
+}
+
+#[test]
+fn haproxy_ends_tls_before_the_proxy() {
+    let (site, plain, identity) = Site::haproxy();
+    journey(&site);
+
+    // Where a request came from is what HAProxy says and no client.
+    let held = site.baton.sign_in("ann@example.com");
+    let claimed = site.call("GET", "/").held(&held).header("host", "api.example.com");
+    let claimed = claimed.header("x-forwarded-for", "6.6.6.6").header("x-forwarded-host", "evil.test");
+    let seen = claimed.header("forwarded", "for=6.6.6.6").header("x-forwarded-proto", "http").send().json();
+    let sent = |name: &str| seen["headers"].as_array().unwrap().iter().filter(|pair| pair[0] == name).count();
+    let told = |name: &str, value: &str| {
+        assert_eq!(sent(name), 1, "{name}: {seen}");
+        assert!(seen["headers"].as_array().unwrap().contains(&json!([name, value])), "{name}: {seen}");
+    };
+    told("x-forwarded-for", "127.0.0.1");
+    told("x-forwarded-host", "api.example.com");
+    told("x-forwarded-proto", "https");
+    told("host", "api.example.com");
+
+    // HTTP/2 by ALPN.
+    let certificate = site.folder.path().join("ca.pem");
+    identity.write_certificate(&certificate);
+    let port = site.tls.as_ref().map(|tls| tls.target.port()).unwrap();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-i", "--http2", "--cacert"]).arg(&certificate).arg(format!("https://localhost:{port}/healthz"));
+    let output = curl.output().expect("curl is missing. Install it: apt-get install -y curl");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("HTTP/2 200"), "{output:?}");
+
+    // Nobody stays without TLS.
+    let plain = Call::new("GET", format!("http://{plain}/things?a=b")).header("host", "api.example.com").send();
+    assert_eq!((plain.status, plain.header("location")), (308, "https://api.example.com/things?a=b"), "{plain:?}");
+
+    site.baton.stop();
+    assert_eq!(site.get("/", &held).status, 503);
+}
+
+/// Files for programs that Debian does not have: what they refer to is there, and their options are those of the documentation.
+const CHECK: &str = r#"
+import json, sys, yaml
+
+traefik, envoy, names = yaml.safe_load(open(sys.argv[1])), yaml.safe_load(open(sys.argv[2])), json.loads(sys.argv[3])
+
+def same(found, expected, what):
+    assert set(found) == set(expected), f"{what}: {sorted(found)} and {sorted(expected)}"
+
+# https://doc.traefik.io/traefik/reference/dynamic-configuration/file/
+same(traefik, ["http"], "traefik")
+http = traefik["http"]
+same(http, ["routers", "middlewares", "services"], "http")
+for name, router in http["routers"].items():
+    assert set(router) <= {"rule", "service", "middlewares", "priority", "entryPoints", "tls"}, name
+    assert router["service"] in http["services"], name
+    assert set(router.get("middlewares", [])) <= set(http["middlewares"]), name
+asks = http["middlewares"]["who-is-it"]["forwardAuth"]
+assert set(asks) <= {"address", "trustForwardHeader", "authResponseHeaders", "authRequestHeaders", "addAuthCookiesToResponse"}
+assert asks["address"] == "http://127.0.0.1:3000/forward-auth?require=any"
+same([name.lower() for name in asks["authResponseHeaders"]], names["identity"], "authResponseHeaders")
+dropped = http["middlewares"]["without-credentials"]["headers"]["customRequestHeaders"]
+same([name.lower() for name in dropped], names["token"] + ["cookie"], "customRequestHeaders")
+assert not any(dropped.values())
+assert http["routers"]["all"]["middlewares"] == ["who-is-it", "without-credentials"]
+for name, service in http["services"].items():
+    assert all(server["url"].startswith("http://") for server in service["loadBalancer"]["servers"]), name
+
+# https://www.envoyproxy.io/docs/envoy/latest/api-v3/api
+same(envoy, ["static_resources"], "envoy")
+listeners, clusters = envoy["static_resources"]["listeners"], envoy["static_resources"]["clusters"]
+clusters = {cluster["name"]: cluster for cluster in clusters}
+for name, cluster in clusters.items():
+    assert cluster["load_assignment"]["cluster_name"] == name, name
+manager = listeners[0]["filter_chains"][0]["filters"][0]["typed_config"]
+filters = manager["http_filters"]
+assert [filter["name"] for filter in filters] == ["envoy.filters.http.ext_authz", "envoy.filters.http.router"]
+assert filters[0]["typed_config"]["@type"].endswith(".ext_authz.v3.ExtAuthz")
+service = filters[0]["typed_config"]["http_service"]
+assert service["server_uri"]["cluster"] in clusters and service["path_prefix"] == "/forward-auth"
+assert not filters[0]["typed_config"].get("failure_mode_allow")
+exact = lambda patterns: [pattern["exact"] for pattern in patterns["patterns"]]
+assert set(names["credentials"]) <= set(exact(service["authorization_request"]["allowed_headers"]))
+answers = service["authorization_response"]
+prefix = answers["allowed_upstream_headers"]["patterns"][0]["prefix"]
+assert all(name.startswith(prefix) for name in names["identity"])
+assert set(names["token"]) <= set(exact(answers["allowed_client_headers_on_success"]))
+for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+    assert route["route"]["cluster"] in clusters
+    is_own = route["route"]["cluster"] == service["server_uri"]["cluster"]
+    assert is_own == ("typed_per_filter_config" in route), route
+    if not is_own:
+        same(route["request_headers_to_remove"], names["token"] + ["cookie"], "request_headers_to_remove")
+"#;
+
+#[test]
+fn files_for_traefik_and_envoy_say_what_baton_does() {
+    let baton = Baton::dev(&["--set", "jwt.forward_auth_audience=things"]);
+    let held = baton.register("ann@example.com");
+    let answer = baton.get("/forward-auth").held(&held).send();
+    let identity: Vec<&str> =
+        answer.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-auth-")).collect();
+    assert_eq!(identity.len(), 5, "{answer:?}");
+    let token = ["access-token", "token-type", "client", "expiry", "uid", "authorization"];
+    assert!(token.iter().all(|name| answer.headers.contains_key(*name)), "{answer:?}");
+    let names =
+        json!({ "identity": identity, "token": token, "credentials": ["access-token", "client", "uid", "cookie"] });
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let mut check = Command::new("python3");
+    check.args(["-c", CHECK]).arg(deploy.join("traefik/dynamic.yml")).arg(deploy.join("envoy/envoy.yaml"));
+    let output = check.arg(names.to_string()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("No module named 'yaml'"), "PyYAML is missing. Install it: apt-get install -y python3-yaml");
+    assert!(output.status.success(), "{said}");
 }
 
 #[test]
