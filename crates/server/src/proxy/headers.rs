@@ -67,7 +67,7 @@ pub(super) fn host(request: &Request) -> Result<String, ()> {
     Ok(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
-/// The host and port that a request names. HTTP/1.0 need not name one.
+/// The host and port that a request names. HTTP/1.0 need not name one; HTTP/2 may name it twice, if it is the same (RFC 9113 §8.3.1).
 fn authority(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<Authority>, ()> {
     let mut lines = headers.get_all(HOST).iter();
     let named = match (lines.next(), lines.next()) {
@@ -75,6 +75,9 @@ fn authority(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Option<
         (Some(value), None) => Some(Authority::try_from(value.as_bytes()).map_err(drop)?),
         (None, None) => None,
     };
+    if version == Version::HTTP_2 && named.is_some() && named.as_ref() != uri.authority() {
+        return Err(());
+    }
     match uri.authority().cloned().or(named) {
         Some(authority) if authority.as_str().contains('@') => Err(()),
         None if version > Version::HTTP_10 => Err(()),

@@ -15,6 +15,7 @@ mod openapi;
 mod passwords;
 mod postgres;
 mod proxy;
+mod proxy_h2;
 mod proxy_hostile;
 mod proxy_load;
 mod rate_limits;

@@ -1,12 +1,12 @@
 //! The server in front of a backend: what the backend sees, and what comes back.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Backend, Baton, Held, raw, raw_backend, read_head, read_to_the_end};
+use crate::support::{Answer, Backend, Baton, Held, Identity, Tls, raw, raw_backend, read_head, read_to_the_end};
 
 const ADMIN: [&str; 2] = ["--set", "realms.admin.mount=/admin_auth"];
 const ROTATE: [&str; 2] = ["--set", "batch_request_buffer_throttle=0"];
@@ -354,7 +354,11 @@ fn open_socket(baton: &Baton, headers: &str) -> (TcpStream, String) {
 
 /// Agrees to a WebSocket and sends back what comes.
 fn echoing_sockets() -> String {
-    let address = raw_backend(|mut stream| {
+    format!("targets = [\"http://{}\"]", echoing())
+}
+
+fn echoing() -> SocketAddr {
+    raw_backend(|mut stream| {
         let head = read_head(&stream).to_lowercase();
         assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
         let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
@@ -363,8 +367,7 @@ fn echoing_sockets() -> String {
         while let Ok(read @ 1..) = stream.read(&mut part) {
             stream.write_all(&part[..read]).unwrap();
         }
-    });
-    format!("targets = [\"http://{address}\"]")
+    })
 }
 
 #[test]
@@ -460,4 +463,44 @@ fn http2_clients_are_passed_on() {
         assert_eq!(sent(&seen, "x-auth-uid"), ["ann@example.com"]);
         held.token = head.lines().find_map(|line| line.strip_prefix("access-token: ")).unwrap().trim().to_owned();
     }
+}
+
+#[test]
+fn targets_with_tls_have_to_prove_who_they_are() {
+    let backend = Backend::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (Identity::of("localhost"), Identity::of("localhost"));
+    let (right_file, wrong_file) = (folder.path().join("right.pem"), folder.path().join("wrong.pem"));
+    right.write_certificate(&right_file);
+    wrong.write_certificate(&wrong_file);
+    let (behind, sockets) = (Tls::before(backend.address, &right), Tls::before(echoing(), &right));
+    let to = |path: &str, host: &str, tls: &Tls, ca_file: &std::path::Path| {
+        let port = tls.address.port();
+        format!("path = '{path}', targets = ['https://{host}:{port}'], require = 'none', ca_file = {ca_file:?}")
+    };
+    let baton = Baton::before(
+        &[
+            to("/", "localhost", &behind, &right_file),
+            to("/socket", "localhost", &sockets, &right_file),
+            to("/stranger", "localhost", &behind, &wrong_file),
+            // It is there, and not who it is called.
+            to("/other", "127.0.0.1", &behind, &right_file),
+        ],
+        &[],
+    );
+    let posted = baton.request("POST", "/things").body("text/plain", vec![b'x'; 100_000]).send();
+    assert_eq!((posted.status, &posted.json()["length"]), (200, &100_000.into()), "{posted:?}");
+    assert_eq!(sent(&posted.json(), "x-forwarded-proto"), ["http"], "as the client came");
+    let (mut client, head) = open_socket(&baton, "");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    client.write_all(b"hello").unwrap();
+    let mut back = [0; 5];
+    client.read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"hello");
+    for path in ["/stranger", "/other"] {
+        let answer = get(&baton, path);
+        assert_eq!((answer.status, answer.code()), (502, "bad_gateway".into()), "{path}: {answer:?}");
+    }
+    assert_eq!(backend.seen(), 1);
+    baton.wait_for_log("certificate");
 }

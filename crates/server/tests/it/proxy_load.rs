@@ -1,5 +1,5 @@
-//! The server in front of a backend, with much of everything. The environment makes it more: BATON_TEST_TRANSFER_MIB,
-//! BATON_TEST_SOCKETS, BATON_TEST_REQUESTS.
+//! The server in front of a backend, with much of everything. The environment makes it more or less: BATON_TEST_TRANSFER_MIB,
+//! BATON_TEST_SOCKETS, BATON_TEST_REQUESTS, BATON_TEST_SLOW.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,10 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Backend, Baton, agent, nobody, raw_backend, read_head};
+use crate::support::{Backend, Baton, agent, eventually, nobody, raw_backend, read_head, read_to_the_end};
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// As many open files as this process may have; the server inherits it.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
 }
 
 fn to(address: SocketAddr) -> String {
@@ -32,7 +39,7 @@ fn memory(baton: &Baton, name: &str) -> usize {
 #[test]
 fn a_long_upload_and_download_take_no_memory() {
     const GROWTH: usize = 24 * 1024;
-    let mib = number("BATON_TEST_TRANSFER_MIB", 128);
+    let mib = number("BATON_TEST_TRANSFER_MIB", 1024);
     let bytes = mib * 1024 * 1024;
     let backend = Backend::start();
     let baton = Baton::before(&[to(backend.address)], &[]);
@@ -72,7 +79,8 @@ fn a_long_upload_and_download_take_no_memory() {
 
 #[test]
 fn many_silent_websockets() {
-    let count = number("BATON_TEST_SOCKETS", 200);
+    allow_files();
+    let count = number("BATON_TEST_SOCKETS", 1_000);
     let address = raw_backend(|mut stream| {
         read_head(&stream);
         let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -139,9 +147,81 @@ fn websockets_take_the_places_of_connections() {
 }
 
 #[test]
+fn many_slow_clients_keep_nobody_else_out_and_are_cut_off() {
+    allow_files();
+    let count = number("BATON_TEST_SLOW", 500);
+    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (came, went) = (Arc::clone(&begun), Arc::clone(&ended));
+    let address = raw_backend(move |mut stream| {
+        if read_head(&stream).contains(" /slow ") {
+            came.fetch_add(1, Ordering::SeqCst);
+            read_to_the_end(&stream);
+            went.fetch_add(1, Ordering::SeqCst);
+        } else {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let limits = ["--set", "server.header_read_timeout=2s", "--set", "server.body_read_timeout=2s"];
+    let baton = Baton::before(&[to(address)], &limits);
+    let before = memory(&baton, "VmRSS:");
+    let parts = [
+        "",
+        "P",
+        "PRI * HTTP/2.0\r\n",
+        "GET /slow HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        "POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhel",
+        "POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        "POST /auth/sign_in HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+    ];
+    let slow: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let mut client = TcpStream::connect(baton.address).unwrap();
+            client.write_all(parts[number % parts.len()].as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // Beside them everybody is served.
+    assert_eq!(baton.get("/quick").send().status, 200);
+    let grown = memory(&baton, "VmRSS:").saturating_sub(before);
+    for (number, client) in slow.iter().enumerate() {
+        let answer = String::from_utf8_lossy(&read_to_the_end(client)).into_owned();
+        let is_told = ["", "HTTP/1.1 408 ", "HTTP/1.1 400 "].iter().any(|start| answer.starts_with(start));
+        assert!(is_told && !answer.starts_with("HTTP/1.1 200 "), "{:?}: {answer}", parts[number % parts.len()]);
+    }
+    // And so is the backend rid of them.
+    eventually("the backend is rid of them", || {
+        (begun.load(Ordering::SeqCst) == ended.load(Ordering::SeqCst)).then_some(())
+    });
+    assert!(begun.load(Ordering::SeqCst) > 0);
+    eprintln!("{count} slow clients: {} KiB each", grown / count);
+    assert!(grown / count < 64, "{grown} KiB for {count}");
+    baton.assert_works();
+}
+
+#[test]
+fn slow_clients_that_take_all_places_give_them_back() {
+    let backend = Backend::start();
+    let limits = ["--set", "server.header_read_timeout=1s", "--set", "server.max_connections=20"];
+    let baton = Baton::before(&[to(backend.address)], &limits);
+    let slow: Vec<TcpStream> = (0..60)
+        .map(|_| {
+            let mut client = TcpStream::connect(baton.address).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ").unwrap();
+            client
+        })
+        .collect();
+    // Behind all of them.
+    assert_eq!(baton.get("/").send().status, 200);
+    for client in &slow {
+        read_to_the_end(client);
+    }
+    assert_eq!(backend.seen(), 1);
+}
+
+#[test]
 fn no_request_is_lost_while_the_backend_restarts() {
     const CLIENTS: usize = 8;
-    let count = number("BATON_TEST_REQUESTS", 2_000);
+    let count = number("BATON_TEST_REQUESTS", 10_000);
     let (_kept, address) = nobody();
     let mut backend = Backend::start_at(address);
     let baton = Baton::before(&[to(address)], &[]);
