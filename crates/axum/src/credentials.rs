@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
+use baton_core::ClientId;
 use baton_core::decide::BatchResponse;
 use baton_core::session::Device;
 use baton_core::wire::{Credentials, HeaderNames, Presented, TOKEN_TYPE, meaningful};
@@ -11,6 +12,9 @@ use http::header::{ACCEPT_LANGUAGE, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::{Auth, ClientAddr, HttpSettingsError};
+
+/// Room for what others add: the cache's, the content's and the connection's.
+pub(crate) const MORE_HEADERS: usize = 8;
 
 // Nothing is copied for these.
 const BLANK: HeaderValue = HeaderValue::from_static("");
@@ -52,52 +56,69 @@ impl Names {
 pub(crate) struct FromBody(pub(crate) Presented);
 
 /// What a request presents, and how.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Read {
-    pub(crate) presented: Presented,
+pub(crate) struct Read<'r> {
+    /// Token, client and uid in headers of their own, as nearly every client sends them. They are not copied.
+    headers: [Option<&'r str>; 3],
+    /// What is elsewhere.
+    elsewhere: Presented,
     /// The token came in the cookie, which a browser sends along whoever asks it to.
     pub(crate) by_cookie: bool,
     /// It asks for the current token inside the batch window.
     pub(crate) unbatch: bool,
 }
 
+impl Read<'_> {
+    /// Token, client and uid.
+    pub(crate) fn fields(&self) -> [Option<&str>; 3] {
+        let Presented { access_token, client, uid } = &self.elsewhere;
+        let elsewhere = [access_token.as_ref().map(|token| token.as_str()), client.as_deref(), uid.as_deref()];
+        let mut fields = self.headers;
+        fields.iter_mut().zip(elsewhere).for_each(|(field, elsewhere)| *field = field.or(elsewhere));
+        fields
+    }
+
+    fn is_complete(&self) -> bool {
+        self.fields().iter().all(Option::is_some)
+    }
+}
+
 /// Reads each field from the first place that has it: header, parameter, cookie, `Authorization`. That order, field by
 /// field, is the gem's.
-pub(crate) fn read(auth: &Auth, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Read {
+pub(crate) fn read<'r>(auth: &Auth, uri: &Uri, headers: &'r HeaderMap, extensions: &Extensions) -> Read<'r> {
     let settings = auth.settings();
     let names = &settings.headers_names;
     let [access_token, _, client, _, uid, authorization] = auth.header_names();
     let text = |name: &HeaderName| headers.get(name).and_then(utf8);
-
-    let mut presented = Presented::default();
-    for name in [access_token, client, uid] {
-        if let Some(value) = text(name) {
-            presented.set(names, name.as_str(), value);
-        }
-    }
     let query = uri.query().unwrap_or_default();
+
+    let mut read = Read {
+        headers: [access_token, client, uid].map(|name| text(name).and_then(meaningful)),
+        elsewhere: Presented::default(),
+        by_cookie: false,
+        unbatch: asks_to_unbatch(query),
+    };
     if settings.credentials_in_params {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            presented.set(names, &name, &value);
+            read.elsewhere.set(names, &name, &value);
         }
         if let Some(FromBody(body)) = extensions.get() {
-            presented.fill_from(body.clone());
+            read.elsewhere.fill_from(body.clone());
         }
     }
-    let mut by_cookie = false;
-    if !presented.is_complete()
+    if !read.is_complete()
         && let Some(cookie) = &settings.cookie
     {
         let found = cookie.read(names, headers);
-        by_cookie = presented.access_token.is_none() && found.access_token.is_some();
-        presented.fill_from(found);
+        let [token, ..] = read.fields();
+        read.by_cookie = token.is_none() && found.access_token.is_some();
+        read.elsewhere.fill_from(found);
     }
-    if !presented.is_complete()
+    if !read.is_complete()
         && let Some(value) = text(authorization)
     {
-        presented.fill_from(Presented::from_authorization(names, value));
+        read.elsewhere.fill_from(Presented::from_authorization(names, value));
     }
-    Read { presented, by_cookie, unbatch: asks_to_unbatch(query) }
+    read
 }
 
 fn asks_to_unbatch(query: &str) -> bool {
@@ -134,7 +155,7 @@ fn utf8(value: &HeaderValue) -> Option<&str> {
 
 /// Whose token a response carries, if any.
 pub(crate) struct Owner<'a> {
-    pub(crate) client: &'a str,
+    pub(crate) client: ClientId,
     pub(crate) uid: &'a str,
     /// The request presented the token in the cookie, or (at sign-in) presented none.
     pub(crate) by_cookie: bool,
@@ -176,13 +197,15 @@ fn write_headers(
     owner: &Owner<'_>,
 ) {
     // At once: a map that grows one by one puts everything into its new place again and again.
-    headers.reserve(auth.header_names().len() + 1);
-    let values = [token, TOKEN_TYPE, owner.client, expiry, owner.uid, authorization];
+    headers.reserve(auth.header_names().len() + MORE_HEADERS);
+    let client = owner.client.encoded();
+    let [token, expiry, uid, authorization] = [token, expiry, owner.uid, authorization].map(str::as_bytes);
+    let values = [token, TOKEN_TYPE.as_bytes(), &client, expiry, uid, authorization];
     for (index, (name, value)) in auth.header_names().iter().zip(values).enumerate() {
-        let value = match value {
-            "" => Ok(BLANK),
-            TOKEN_TYPE => Ok(BEARER),
-            value => HeaderValue::from_bytes(value.as_bytes()),
+        let value = match (index, value) {
+            (_, []) => Ok(BLANK),
+            (1, _) => Ok(BEARER),
+            (_, value) => HeaderValue::from_bytes(value),
         };
         // A uid may hold what no header can (a control character); such an account goes without that header.
         if let Ok(mut value) = value {

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use baton_core::wire::Presented;
 use baton_engine::{Attempt, AuthenticateError, Grant, Handover, Refusal};
 use bytes::Bytes;
 use http::header::{HeaderMap, ORIGIN};
 use http::{Extensions, Method, Request, Response};
+use smallvec::SmallVec;
 use tower_http::cors::CorsLayer;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -78,8 +78,11 @@ pub(crate) struct Admission {
     /// Who is signed in, or why nobody is, as far as the innermost layer is concerned.
     pub(crate) user: Result<Arc<Grant>, Denial>,
     /// What each realm said that any of the layers has asked.
-    findings: Vec<Finding>,
+    findings: Findings,
 }
+
+/// Hardly ever more than one.
+type Findings = SmallVec<[Finding; 1]>;
 
 /// What one realm said. Layers of several realms may stand around each other: a user of the one is nobody to the other, and
 /// nobody is asked twice.
@@ -223,7 +226,7 @@ async fn ask(realms: &[Auth], head: &Request<()>) -> (Admission, Option<Admitted
 }
 
 /// What layers further out were told. To those who admitted nobody, credentials that were read from the body since are news.
-fn found_outside(extensions: &Extensions) -> Vec<Finding> {
+fn found_outside(extensions: &Extensions) -> Findings {
     let mut findings = extensions.get::<Admission>().map(|outer| outer.findings.clone()).unwrap_or_default();
     if extensions.get::<FromBody>().is_some() {
         findings.retain(|finding| finding.user.is_ok());
@@ -231,18 +234,19 @@ fn found_outside(extensions: &Extensions) -> Vec<Finding> {
     findings
 }
 
-async fn admit(auth: &Auth, read: Read, head: &Request<()>) -> Result<Grant, Denial> {
-    let Read { presented, by_cookie, unbatch } = read;
-    if presented.is_empty() || is_preflight(head) {
+async fn admit(auth: &Auth, read: Read<'_>, head: &Request<()>) -> Result<Grant, Denial> {
+    let fields = read.fields();
+    if fields == [None; 3] || is_preflight(head) {
         return Err(Denial::Anonymous);
     }
-    if by_cookie && auth.0.csrf.refuses(origins::head(head)).await {
+    if read.by_cookie && auth.0.csrf.refuses(origins::head(head)).await {
         return Err(Denial::CrossSite);
     }
-    let Presented { access_token: Some(token), client: Some(client), uid: Some(uid) } = &presented else {
+    let [Some(token), Some(client), Some(uid)] = fields else {
         return Err(Denial::Refused(Refusal::Invalid));
     };
     let ip = credentials::client_ip(head.extensions());
+    let unbatch = read.unbatch;
     auth.engine().authenticate(Attempt { token, client, uid, unbatch, ip }).await.map_err(|error| match error {
         AuthenticateError::Refused(refusal) => Denial::Refused(refusal),
         AuthenticateError::Store(error) => {
@@ -266,8 +270,7 @@ impl Admitted {
         if let (Some(Renamed(uid)), Handover::Token(credentials)) = (&renamed, &mut handover) {
             credentials.uid.clone_from(uid);
         }
-        let client = grant.session().client.to_string();
         let uid = renamed.as_ref().map_or(&grant.account().uid, |Renamed(uid)| uid);
-        credentials::write(&auth, headers, &handover, &Owner { client: &client, uid, by_cookie });
+        credentials::write(&auth, headers, &handover, &Owner { client: grant.session().client, uid, by_cookie });
     }
 }

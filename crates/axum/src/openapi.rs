@@ -177,8 +177,8 @@ fn error(problems: &[&Problem]) -> Response {
     let mut response = Response::new("");
     for problem in problems {
         let (_, body, headers) = problem.parts();
-        let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
-        shapes.entry(schemas::of(body)).or_default().insert(code);
+        let code = problem.code();
+        shapes.entry(schemas::of(&body)).or_default().insert(code);
         let message = body.pointer("/errors/0").and_then(Value::as_str);
         let line = format!("- `{code}`: {}", message.unwrap_or("A field is missing or wrong; `errors` says which."));
         if !says.contains(&line) {

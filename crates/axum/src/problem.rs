@@ -5,7 +5,6 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::IntoResponse;
 use baton_core::wire::Code;
 use baton_engine::{
@@ -16,8 +15,10 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::credentials::MORE_HEADERS;
 use crate::limits::Limited;
 
 /// Which of the gem's error bodies a front end expects at this place.
@@ -35,20 +36,39 @@ pub enum Shape {
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
-    body: Value,
+    body: Body,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Body {
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+    errors: Errors,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+enum Errors {
+    Message([String; 1]),
+    Fields(serde_json::Map<String, Value>),
 }
 
 impl Problem {
     /// A problem of this status, code and message.
     pub fn new(status: StatusCode, code: Code, shape: Shape, message: impl Display) -> Self {
-        let mut body = json!({ "errors": [message.to_string()], "code": code.as_str() });
-        if let (Shape::Success | Shape::Status, Value::Object(fields)) = (shape, &mut body) {
-            fields.insert("success".into(), Value::Bool(false));
-        }
-        if let (Shape::Status, Value::Object(fields)) = (shape, &mut body) {
-            fields.insert("status".into(), "error".into());
-        }
+        let body = Body {
+            code: code.as_str(),
+            data: None,
+            errors: Errors::Message([message.to_string()]),
+            status: (shape == Shape::Status).then_some("error"),
+            success: (shape != Shape::Bare).then_some(false),
+        };
         Self { status, body, headers: Vec::new() }
     }
 
@@ -136,10 +156,8 @@ impl Problem {
             }
         }
         errors.insert("full_messages".into(), Value::Array(full));
-        let mut body = json!({ "status": "error", "errors": errors, "code": Code::Invalid.as_str() });
-        if let (Some(data), Value::Object(fields)) = (data, &mut body) {
-            fields.insert("data".into(), data);
-        }
+        let errors = Errors::Fields(errors);
+        let body = Body { code: Code::Invalid.as_str(), data, errors, status: Some("error"), success: None };
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, body, headers: Vec::new() }
     }
 
@@ -199,9 +217,7 @@ impl Problem {
     pub fn redirect(refused: RedirectRefused, data: Value) -> Self {
         let message = format!("The address to go on to {refused}.");
         let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::RedirectRefused, Shape::Status, message);
-        if let Value::Object(fields) = &mut problem.body {
-            fields.insert("data".into(), data);
-        }
+        problem.body.data = Some(data);
         problem
     }
 
@@ -209,10 +225,7 @@ impl Problem {
     #[must_use]
     pub fn new_password(faults: &FieldFaults) -> Self {
         let mut problem = Self::invalid_fields(faults, None);
-        if let Value::Object(fields) = &mut problem.body {
-            fields.remove("status");
-            fields.insert("success".into(), Value::Bool(false));
-        }
+        (problem.body.status, problem.body.success) = (None, Some(false));
         problem
     }
 
@@ -232,8 +245,8 @@ impl Problem {
 
     /// Its machine-readable reason, as the body has it.
     #[must_use]
-    pub fn code(&self) -> &str {
-        self.body["code"].as_str().unwrap_or_default()
+    pub const fn code(&self) -> &str {
+        self.body.code
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -243,16 +256,19 @@ impl Problem {
 
     /// Status, body and headers, for whoever describes it.
     #[cfg(feature = "openapi")]
-    pub(crate) fn parts(&self) -> (StatusCode, &Value, &[(HeaderName, HeaderValue)]) {
-        (self.status, &self.body, &self.headers)
+    pub(crate) fn parts(&self) -> (StatusCode, Value, &[(HeaderName, HeaderValue)]) {
+        (self.status, serde_json::to_value(&self.body).unwrap_or_default(), &self.headers)
     }
 
     /// The response, with whatever kind of body the service around has.
     #[must_use]
     pub fn into_response_of<B: From<Bytes>>(self) -> Response<B> {
-        let mut response = Response::new(B::from(Bytes::from(self.body.to_string())));
+        // Text under keys that are text can always be written.
+        let body = serde_json::to_vec(&self.body).unwrap_or_default();
+        let mut response = Response::new(B::from(Bytes::from(body)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.reserve(self.headers.len() + MORE_HEADERS);
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in self.headers {
@@ -274,7 +290,7 @@ fn rounded_up(duration: Duration) -> u64 {
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response<Body> {
+    fn into_response(self) -> Response<axum::body::Body> {
         self.into_response_of()
     }
 }

@@ -91,6 +91,15 @@ impl ClientId {
         &self.0
     }
 
+    /// The protocol's text: 22 characters of base64url.
+    #[must_use]
+    pub fn encoded(&self) -> [u8; CLIENT_CHARS] {
+        let mut text = [0; CLIENT_CHARS];
+        // There is room for exactly that, so it cannot fail.
+        let _ = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
+        text
+    }
+
     /// From the protocol's text; `None` unless it is exactly 22 characters of canonical base64url.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -101,9 +110,7 @@ impl ClientId {
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; CLIENT_CHARS];
-        URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.encoded()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::body::Bytes;
 use axum::response::Response;
 use baton_core::Random;
 use baton_core::ports::RandomError;
@@ -30,46 +31,51 @@ impl RequestIds {
         Ok(Self { process: u32::from_ne_bytes(process), next: Arc::new(AtomicU64::new(1)) })
     }
 
-    fn next(&self) -> String {
+    fn next(&self) -> Option<HeaderValue> {
         // Not what the client calls it: a log line is no place for a text of somebody else.
-        format!("{:08x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed))
+        let id = format!("{:08x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::from_maybe_shared(Bytes::from(id)).ok()
     }
 }
 
 /// The line of a request that is being answered.
 pub(crate) struct Line {
-    id: String,
+    id: Option<HeaderValue>,
     method: &'static str,
-    path: String,
+    /// `None` if nobody wants to read the line.
+    path: Option<String>,
     start: Instant,
 }
 
 impl Line {
     pub(crate) fn begin(ids: &RequestIds, method: &Method, path: &str) -> Self {
-        Self { id: ids.next(), method: known(method), path: shortened(path).to_owned(), start: Instant::now() }
+        let path = tracing::enabled!(tracing::Level::INFO).then(|| shortened(path).to_owned());
+        Self { id: ids.next(), method: known(method), path, start: Instant::now() }
     }
 
     /// The request's id.
     pub(crate) fn id(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&self.id).ok()
+        self.id.clone()
     }
 
     /// Logs the request when its response head is ready, and gives the response its id.
     pub(crate) fn end(self, response: &mut Response) {
-        let header = self.id();
         let Self { id, method, path, start } = self;
-        let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
-        let ms = (ms * 1000.0).round() / 1000.0;
-        if matches!(&*path, "/healthz" | "/readyz") {
-            tracing::debug!(method, path, status, ms, request = id, "request");
-        } else {
-            tracing::info!(method, path, status, ms, request = id, "request");
+        if let Some(path) = path {
+            let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
+            let ms = (ms * 1000.0).round() / 1000.0;
+            let request = id.as_ref().and_then(|id| id.to_str().ok());
+            if matches!(&*path, "/healthz" | "/readyz") {
+                tracing::debug!(method, path, status, ms, request, "request");
+            } else {
+                tracing::info!(method, path, status, ms, request, "request");
+            }
         }
         // How a browser is to take a backend's answers is the backend's affair.
         let is_passed = response.extensions().get::<Passed>().is_some();
         let headers = response.headers_mut();
-        if let Some(header) = header {
-            headers.insert(REQUEST_ID, header);
+        if let Some(id) = id {
+            headers.insert(REQUEST_ID, id);
         }
         if !is_passed {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

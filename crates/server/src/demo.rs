@@ -77,7 +77,12 @@ async fn status(_: CurrentUser, RawQuery(query): RawQuery) -> Result<Response, P
 fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
     match serde_json::to_vec(body) {
-        Ok(body) => (status, [(CONTENT_TYPE, JSON)], body).into_response(),
+        Ok(body) => {
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, JSON);
+            response
+        }
         // These bodies are numbers and text, which can always be written.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

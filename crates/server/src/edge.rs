@@ -24,7 +24,7 @@ use crate::client_addr::Proxies;
 use crate::forward_auth;
 use crate::listen::Place;
 
-/// On a request: how it came here, for whoever passes it on.
+/// On a request, where there are backends: how it came here, for whoever passes it on.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     /// The other end of its connection.
@@ -37,13 +37,11 @@ pub(crate) struct Arrival {
 
 /// Answers requests. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Edge {
+pub(crate) struct Edge(Arc<Inner>);
+
+struct Inner {
     routes: Router,
     to_pages: Cors<Router>,
-    rules: Arc<Rules>,
-}
-
-struct Rules {
     proxies: Proxies,
     ids: RequestIds,
     has_backends: bool,
@@ -52,7 +50,7 @@ struct Rules {
 impl Edge {
     pub(crate) fn new(routes: Router, cors: &CorsLayer, proxies: Proxies, ids: RequestIds, has_backends: bool) -> Self {
         let to_pages = cors.layer(routes.clone());
-        Self { routes, to_pages, rules: Arc::new(Rules { proxies, ids, has_backends }) }
+        Self(Arc::new(Inner { routes, to_pages, proxies, ids, has_backends }))
     }
 
     /// Answers a request that came from `peer`.
@@ -63,12 +61,13 @@ impl Edge {
     {
         // What follows a body in chunks is not looked at as closely as what came before (`lengths`), so nothing does.
         let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-        let client = self.rules.proxies.client(peer.ip(), request.headers());
-        let line = Line::begin(&self.rules.ids, request.method(), request.uri().path());
-        let arrival = Arrival { peer: peer.ip(), request_id: line.id(), place };
+        let client = self.0.proxies.client(peer.ip(), request.headers());
+        let line = Line::begin(&self.0.ids, request.method(), request.uri().path());
         let extensions = request.extensions_mut();
         extensions.insert(ClientAddr(client));
-        extensions.insert(arrival);
+        if self.0.has_backends {
+            extensions.insert(Arrival { peer: peer.ip(), request_id: line.id(), place });
+        }
         let answer = AssertUnwindSafe(self.pass_on(request.map(Body::new))).catch_unwind().await;
         let mut response = answer.unwrap_or_else(panicked);
         line.end(&mut response);
@@ -80,7 +79,7 @@ impl Edge {
 
     /// Refuses a request that says two lengths, and ends its connection: to somebody on its way, what follows it may be its body.
     pub(crate) fn refuse<B>(&self, request: &Request<B>) -> Response {
-        let line = Line::begin(&self.rules.ids, request.method(), request.uri().path());
+        let line = Line::begin(&self.0.ids, request.method(), request.uri().path());
         let message = "The request has both Content-Length and Transfer-Encoding.";
         let mut response = Problem::new(StatusCode::BAD_REQUEST, Code::Malformed, Shape::Bare, message).into_response();
         line.end(&mut response);
@@ -94,13 +93,13 @@ impl Edge {
         // tower-http's layer answers every `OPTIONS` itself. What a gateway asks is no page's call, whatever it says of the
         // request that it asks about; and an `OPTIONS` that is no preflight is for the backends to answer, where there are any.
         let is_preflight = is_from_page && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if forward_auth::is_at(request.uri().path()) || self.rules.has_backends && is_options && !is_preflight {
-            return infallible(self.routes.clone().call(request).await);
+        if forward_auth::is_at(request.uri().path()) || self.0.has_backends && is_options && !is_preflight {
+            return infallible(self.0.routes.clone().call(request).await);
         }
         if is_from_page || is_options {
-            return infallible(self.to_pages.clone().call(request).await);
+            return infallible(self.0.to_pages.clone().call(request).await);
         }
-        let mut response = infallible(self.routes.clone().call(request).await);
+        let mut response = infallible(self.0.routes.clone().call(request).await);
         // A cache must not give this answer to a page.
         response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
         response

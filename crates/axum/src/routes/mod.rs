@@ -128,8 +128,7 @@ fn letter_on_its_way(asked: Result<(), LinkRequestError>) -> Result<Response, Pr
 /// The response of a request that opened a session.
 fn signed_in(auth: &Auth, signed_in: SignedIn, mut response: Response) -> Response {
     let SignedIn { account, credentials } = signed_in;
-    let client = credentials.client.to_string();
-    let owner = Owner { client: &client, uid: &account.uid, by_cookie: true };
+    let owner = Owner { client: credentials.client, uid: &account.uid, by_cookie: true };
     credentials::write(auth, response.headers_mut(), &Handover::Token(credentials), &owner);
     response.extensions_mut().insert(Settled);
     response
