@@ -1,43 +1,22 @@
-// The page of the axum example, as somebody sees it who uses it.
+// The page of the examples, as somebody sees it who uses it.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtemp } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
+import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "puppeteer-core";
-import { somebody, WATCH } from "../support/baton.js";
+import { somebody, startBaton, startProgram } from "../support/baton.js";
 import { shoot, startBrowser } from "../support/browser.js";
 
-const BINARY = process.env["EXAMPLE"] ?? fileURLToPath(new URL("../../../../target/debug/example-axum-api", import.meta.url));
+const root = (path: string) => fileURLToPath(new URL(`../../../../${path}`, import.meta.url));
+const BINARY = process.env["EXAMPLE"] ?? root("target/debug/example-axum-api");
 
 let browser: Browser;
-let origin: string;
-let stop: () => Promise<unknown>;
+let server: { origin: string; stop(): Promise<void> };
 
 before(async () => {
-  const folder = await mkdtemp(join(tmpdir(), "baton-client-"));
-  const child = spawn("sh", ["-c", WATCH, "sh", folder, BINARY, "127.0.0.1:0"], { stdio: ["pipe", "pipe", "inherit"] });
-  const ended = new Promise((resolve) => child.on("close", resolve));
-  stop = () => {
-    child.stdin.end();
-    return ended;
-  };
-  for await (const line of createInterface(child.stdout)) {
-    const found = /^listening on (\S+)/.exec(line)?.[1];
-    if (!found) continue;
-    origin = found;
-    break;
-  }
-  assert.ok(origin, `${BINARY} did not start`);
-  browser = await startBrowser();
+  [server, browser] = await Promise.all([startProgram(() => [BINARY, "127.0.0.1:0"]), startBrowser()]);
 });
-after(async () => {
-  await browser?.close();
-  await stop?.();
-});
+after(() => Promise.all([browser?.close(), server?.stop()]));
 
 /** A page whose text is to come to say this. */
 const says = (page: Page, selector: string, text: string) =>
@@ -58,7 +37,7 @@ test("somebody registers, orders, is signed out from elsewhere and signs in agai
   page.on("pageerror", (error) => faults.push(String(error)));
   page.on("console", (line) => line.type() === "error" && faults.push(line.text()));
   await page.setViewport({ width: 390, height: 700 });
-  await page.goto(origin);
+  await page.goto(server.origin);
   await says(page, "#who", "hello, stranger");
   await shoot(page, "1-stranger");
 
@@ -76,7 +55,7 @@ test("somebody registers, orders, is signed out from elsewhere and signs in agai
   const there = await device.newPage();
   await there.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "dark" }]);
   await there.setViewport({ width: 1000, height: 700 });
-  await there.goto(origin);
+  await there.goto(server.origin);
   await says(there, "#who", "hello, stranger");
   await fillIn(there, { ...who, password: "not the right one" }, "signIn");
   await there.waitForFunction(() => document.querySelector("#door .fault")?.textContent !== "");
@@ -105,4 +84,51 @@ test("somebody registers, orders, is signed out from elsewhere and signs in agai
   await says(page, "#who", "hello, stranger");
   // What the browser itself says of a 401 and of having no network.
   assert.deepEqual(faults.filter((fault) => !/Failed to load resource/.test(fault)), []);
+});
+
+test("the same page, whose backend is in Python and behind baton", async (t) => {
+  const backend = await startProgram(() => ["python3", root("examples/python-backend/backend.py"), "0"]);
+  t.after(() => backend.stop());
+  const upstream = (await readFile(root("examples/python-backend/upstream"), "utf8")).replaceAll("http://127.0.0.1:8000", backend.origin);
+  const baton = await startBaton(`upstream=${upstream}`);
+  t.after(() => baton.stop());
+  const context = await browser.createBrowserContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const who = somebody();
+
+  await page.goto(baton.origin);
+  await says(page, "#who", "hello, stranger");
+  await fillIn(page, who, "signUp");
+  await says(page, "#who", `hello, ${who.email}`);
+  await page.locator("#order button").click();
+  await says(page, "#log", "ordered tea");
+  await page.locator("#batch").click();
+  for (const item of ["milk", "sugar", "lemon", "cake"]) await says(page, "#log", `ordered ${item}`);
+  await shoot(page, "7-python");
+
+  const told = (fetch: string) =>
+    page.evaluate(`(async () => {
+      const { Baton } = await import("/client/index.js");
+      const baton = new Baton({ url: "/auth" });
+      await baton.restore();
+      const answer = await ${fetch}("/told", { headers: { "X-Auth-Uid": "the owner" } });
+      return { headers: await answer.json(), token: answer.headers.get("access-token"), kept: JSON.stringify({ ...localStorage }) };
+    })()`) as Promise<{ headers: Record<string, string>; token: string | null; kept: string }>;
+  const { headers, kept } = await told("baton.fetch");
+  assert.equal(headers["x-auth-uid"], who.email);
+  assert.match(headers["x-auth-user-id"] ?? "", /^\d+$/);
+  assert.equal(headers["x-auth-realm"], "user");
+  assert.match(kept, new RegExp(headers["x-auth-session"] ?? "none"), "the session is the one of the page");
+  const tokens = kept.match(/\bE[\w-]{27}\b/g) ?? [];
+  assert.notEqual(tokens.length, 0);
+  for (const secret of [...tokens, "access-token", "authorization", "cookie"]) {
+    assert.ok(!JSON.stringify(headers).includes(secret), `the backend is told ${secret}`);
+  }
+
+  await page.locator("#signOut").click();
+  await says(page, "#who", "hello, stranger");
+  const stranger = await told("fetch");
+  assert.deepEqual(Object.keys(stranger.headers).filter((name) => name.startsWith("x-auth-")), []);
+  assert.equal(await page.evaluate(() => fetch("/orders", { method: "POST", body: "{}" }).then((answer) => answer.status)), 401);
 });

@@ -20,16 +20,14 @@ const BINARY = process.env["BATON"] ?? fileURLToPath(new URL("../../../../target
  * A shell that runs the command after its first argument as long as the pipe from the test is open, and takes the folder that
  * is its first argument along: however the test ends.
  */
-export const WATCH = `trap : TERM INT HUP; folder=$1; shift; TMPDIR=$folder "$@" </dev/null & server=$!
+const WATCH = `trap : TERM INT HUP; folder=$1; shift; TMPDIR=$folder "$@" </dev/null & server=$!
   cat >/dev/null; kill "$server"; wait "$server"; rm -rf "$folder"`;
 
-/** Starts a server with these settings, on a free port and an empty folder. */
-export async function startBaton(...settings: string[]): Promise<Server> {
-  if (!existsSync(BINARY)) throw new Error(`no ${BINARY}: cargo build -p baton-server, or set BATON`);
+/** Starts a program that says which address it is "listening on". It is given an empty folder, its `TMPDIR`, and keeps it until it is stopped. */
+export async function startProgram(command: (folder: string) => string[]): Promise<{ origin: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), "baton-client-"));
-  const options = ["log.level=warn", ...settings].flatMap((setting) => ["--set", setting]);
-  const command = [BINARY, "dev", "--listen", "127.0.0.1:0", "--data-dir", join(folder, "data"), ...options];
-  const child = spawn("sh", ["-c", WATCH, "sh", folder, ...command], { stdio: ["pipe", "pipe", "pipe"] });
+  const [program = "", ...rest] = command(folder);
+  const child = spawn("sh", ["-c", WATCH, "sh", folder, program, ...rest], { stdio: ["pipe", "pipe", "pipe"] });
   let said = "";
   child.stderr.on("data", (chunk) => (said += String(chunk)));
   const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
@@ -39,9 +37,22 @@ export async function startBaton(...settings: string[]): Promise<Server> {
   };
   for await (const line of createInterface(child.stdout)) {
     const origin = /^listening on (\S+)/.exec(line)?.[1];
-    if (origin) return { origin, url: `${origin}/auth`, stop };
+    if (origin) return { origin, stop };
   }
-  throw new Error(`baton did not start: ${said}`);
+  throw new Error(`${program} did not start: ${said}`);
+}
+
+/** Starts a server with these settings, on a free port and an empty folder. */
+export async function startBaton(...settings: string[]): Promise<Server> {
+  if (!existsSync(BINARY)) throw new Error(`no ${BINARY}: cargo build -p baton-server, or set BATON`);
+  const options = ["log.level=warn", ...settings].flatMap((setting) => ["--set", setting]);
+  const server = await startProgram((folder) => [
+    BINARY,
+    "dev",
+    ...["--listen", "127.0.0.1:0", "--data-dir", join(folder, "data")],
+    ...options,
+  ]);
+  return { ...server, url: `${server.origin}/auth` };
 }
 
 /** The link in the newest letter to this address, once it is there. */
