@@ -111,8 +111,9 @@ async function play(name, scenario, settings, origin) {
   return recorder.events;
 }
 
-/** Gives of each several requests that are alike, and were sent at once, the best answer to the first. */
-function normal(events) {
+/** In order, and with the best answer to the first of several requests that are alike and were sent at once. */
+function normal(recorded) {
+  const events = [...recorded].sort((a, b) => a.at - b.at);
   const alike = [];
   let before;
   for (const event of events) {

@@ -31,11 +31,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const PAGE: &str = include_str!("playground/index.html");
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("style.css", CSS, include_str!("playground/style.css")),
     ("diagram.css", CSS, include_str!("playground/diagram.css")),
     ("icon.svg", SVG, include_str!("playground/icon.svg")),
     ("playground.mjs", SCRIPT, include_str!("playground/playground.mjs")),
+    ("stage.mjs", SCRIPT, include_str!("playground/stage.mjs")),
     ("diagram.mjs", SCRIPT, include_str!("playground/diagram.mjs")),
     ("recorder.mjs", SCRIPT, include_str!("playground/recorder.mjs")),
     ("scenarios.mjs", SCRIPT, include_str!("playground/scenarios.mjs")),

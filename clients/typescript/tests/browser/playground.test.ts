@@ -8,19 +8,23 @@ import type { Browser, Page } from "puppeteer-core";
 import { linkInLetter, somebody, startBaton, type Server } from "../support/baton.js";
 import { shoot, startBrowser } from "../support/browser.js";
 
+/** Its window passes soon. */
 let server: Server;
-/** One whose window is long enough for what the scenarios do within it. */
+/** Its window does not pass while a test lasts. */
+let patient: Server;
+/** As it is by default. */
 let stage: Server;
 let browser: Browser;
 
 before(async () => {
-  [server, stage, browser] = await Promise.all([
+  [server, patient, stage, browser] = await Promise.all([
     startBaton("batch_request_buffer_throttle=1s"),
-    startBaton("batch_request_buffer_throttle=2s"),
+    startBaton("batch_request_buffer_throttle=10m"),
+    startBaton(),
     startBrowser(),
   ]);
 });
-after(() => Promise.all([browser?.close(), server?.stop(), stage?.stop()]));
+after(() => Promise.all([browser?.close(), server?.stop(), patient?.stop(), stage?.stop()]));
 
 interface Look {
   width?: number;
@@ -98,163 +102,172 @@ const devices = (page: Page) =>
     rows.map((row) => [...row.children].map((cell) => (cell.querySelector(".badge")?.lastChild ?? cell).textContent?.trim())),
   );
 
-async function signedIn(t: TestContext, look?: Look): Promise<Page> {
-  const page = await open(t, server, look);
+async function signedIn(t: TestContext, at = server, look?: Look): Promise<Page> {
+  const page = await open(t, at, look);
   await press(page, "#demo");
   assert.deepEqual(await exchanges(page, 1), ["–>1 200"]);
   return page;
 }
 
-test("one request after the other", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("get"));
-  assert.deepEqual(await exchanges(page, 2), ["–>1 200", "1>2 200"]);
-  await says(page, /^200, with token 2/);
-  await press(page, button("get"));
-  assert.deepEqual((await exchanges(page, 3)).at(-1), "2>– 200", "within the window");
-  await windowIsOver(page);
-  await press(page, button("get"));
-  assert.deepEqual((await exchanges(page, 4)).at(-1), "2>3 200");
-  assert.equal(await count(page, ".sheet .token.new:not(.ghost)"), 3);
-  assert.deepEqual(await devices(page), [["Device 1", "3", "–", "signed in", "End"]]);
-  const description = await text(page, ".sheet desc");
-  assert.match(description, /4: GET \/demo\/members_only, with token 2; 200, token 3\.$/);
-});
-
-test("the raw headers are those that the server saw and sent", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("get"));
-  await exchanges(page, 2);
-  await press(page, "#exchanges li:first-child summary");
-  const [request, response] = await page.$$eval("#exchanges li:first-child pre", (parts) =>
-    parts.map((part) => part.textContent ?? ""),
-  );
-  const [, presented] = /^access-token: ([\w-]{28})$/m.exec(request!)!;
-  const [, handedOut] = /^access-token: ([\w-]{28})$/m.exec(response!)!;
-  const [, client] = /^client: ([\w-]{22})$/m.exec(request!)!;
-  assert.notEqual(presented, handedOut);
-  assert.match(response!, new RegExp(`^client: ${client}$`, "m"));
-  assert.match(response!, /^cache-control: no-store$/m);
-  assert.match(response!, /\{"data":\{"id":\d+,"uid":"demo-/);
-  assert.equal(await count(page, ".sheet .exchange.chosen"), 1);
-  // What the page has to say to a terminal works there.
-  const command = await text(page, "#curl");
-  assert.match(command, new RegExp(`access-token: ${handedOut}'`));
-});
-
-test("a batch shares a token", async (t) => {
-  const page = await signedIn(t);
-  await page.locator("#size").fill("7");
-  await press(page, button("batch"));
-  const [, ...batch] = await exchanges(page, 8);
-  assert.deepEqual(batch.sort(), ["1>2 200", ...Array(6).fill("1>– 200")]);
-  await says(page, /^7 requests at once with the same token\. One answer carried token 2, 6 were blank\.$/);
-  assert.equal(await count(page, ".sheet .batch"), 1);
-  assert.match(await text(page, ".sheet svg"), /batch of 7/);
-});
-
-test("a slow request beside quick ones", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("slow"));
-  await page.waitForFunction(() => document.querySelectorAll("#exchanges li[data-answered=true]").length === 3);
-  assert.equal(await count(page, ".sheet .work.open"), 1, "it is still at work");
-  const [, slow, ...quick] = await exchanges(page, 4);
-  assert.deepEqual(quick.sort(), ["1>2 200", "1>– 200"]);
-  assert.equal(slow, "1>– 200", "its token was superseded long ago, and was good when it began");
-  await says(page, /^The slow one: 200, without a new token/);
-  assert.equal(await count(page, ".sheet .work.open"), 0);
-});
-
-test("an old token is refused", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("get"));
-  await exchanges(page, 2);
-  assert.equal(await page.$eval("#old", (select) => (select as HTMLSelectElement).value), "1", "the one before");
-  await press(page, button("replay"));
-  assert.equal((await exchanges(page, 3)).at(-1), "1>– 200", "within the window");
-  await windowIsOver(page);
-  await press(page, button("replay"));
-  assert.equal((await exchanges(page, 4)).at(-1), "1>– 401 token_superseded");
-  await says(page, /^Refused: token_superseded/);
-  assert.equal(await count(page, ".sheet .exchange.refused .cross"), 1);
-  await press(page, button("get"));
-  assert.equal((await exchanges(page, 5)).at(-1), "2>3 200", "the session goes on");
-});
-
-test("a lost answer", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("lose"));
-  await says(page, /carried token 2 and was lost: Device 1 still holds token 1/);
-  assert.equal(await count(page, ".sheet .exchange.lost .cross"), 1);
-  assert.equal((await devices(page))[0]![1], "1");
-  await press(page, button("ask"));
-  assert.deepEqual(await exchanges(page, 3), ["–>1 200", "1>2 200, lost on the way", "1>2 200"]);
-  assert.equal((await devices(page))[0]![1], "2");
-
-  // Nobody asks this time, and the window passes.
-  await windowIsOver(page);
-  await press(page, button("lose"));
-  await exchanges(page, 4);
-  await windowIsOver(page);
-  await press(page, button("get"));
-  assert.equal((await exchanges(page, 5)).at(-1), "2>– 401 token_superseded");
-});
-
-test("a second device ends the first one", async (t) => {
-  const page = await signedIn(t);
-  await press(page, "#another");
-  await says(page, /^Device 2 is signed in as demo-\w+@example.com and holds token 1/);
-  assert.equal(await count(page, ".sheet .lines"), 2, "each has its lines");
-  await press(page, "#list");
-  await says(page, /knows 2 devices/);
-  assert.ok((await devices(page)).every(([, , seen]) => seen !== "–"));
-  await press(page, "[aria-label='End Device 1']");
-  await says(page, /^Device 1 is signed out/);
-  assert.equal(await count(page, ".sheet .over"), 1);
-  // Only the one that asked is in the list of the server by now.
-  assert.deepEqual(
-    (await devices(page)).map(([name, , , is]) => `${name}: ${is}`),
-    ["Device 1: ended elsewhere", "Device 2 127.0.0.1: signed in"],
-  );
-
-  await press(page, "[data-device='1']");
-  await press(page, button("get"));
-  await says(page, /^Refused: session_revoked/);
-  await press(page, "[data-device='2']");
-  await press(page, button("get"));
-  await says(page, /^200/);
-});
-
-test("signing out, and what its tokens are worth then", async (t) => {
-  const page = await signedIn(t);
-  await press(page, button("get"));
-  await exchanges(page, 2);
-  await press(page, button("signOut"));
-  await says(page, /^Device 1 is signed out/);
-  await press(page, button("replay"));
-  assert.deepEqual((await exchanges(page, 4)).slice(2), ["2>– 200", "1>– 401 session_revoked"]);
-  assert.equal((await devices(page))[0]![3], "signed out");
-  assert.equal(await count(page, ".sheet .over"), 1);
-  await press(page, "#over");
-  await says(page, /^Sign in/);
-  assert.equal(await count(page, "#exchanges li"), 0);
-  assert.equal(await page.evaluate(() => document.activeElement?.id), "demo");
-});
-
-test("an account of one's own", async (t) => {
-  const page = await open(t, server);
-  const who = somebody();
-  await press(page, "#own summary");
-  await page.locator("#email").fill(who.email);
-  await page.locator("#password").fill(who.password);
-  await press(page, "button[value=signIn]");
-  await says(page, /^Refused: bad_credentials/);
-  await press(page, "button[value=signUp]");
-  await says(page, new RegExp(`^Device 1 is signed up as ${who.email}`));
-});
-
 // They wait for most of the time.
-suite("the pictures", { concurrency: true }, () => {
+suite("what one can do", { concurrency: 4 }, () => {
+  test("one request after the other", async (t) => {
+    const page = await signedIn(t);
+    await press(page, button("get"));
+    assert.deepEqual(await exchanges(page, 2), ["–>1 200", "1>2 200"]);
+    await says(page, /^200, with token 2/);
+    await windowIsOver(page);
+    await press(page, button("get"));
+    assert.deepEqual((await exchanges(page, 3)).at(-1), "2>3 200");
+    assert.equal(await count(page, ".sheet .token.new:not(.ghost)"), 3);
+    assert.deepEqual(await devices(page), [["Device 1", "3", "–", "signed in", "End"]]);
+    const description = await text(page, ".sheet desc");
+    assert.match(description, /3: GET \/demo\/members_only, with token 2; 200, token 3\.$/);
+  });
+
+  test("within the window", async (t) => {
+    const page = await signedIn(t, patient);
+    for (const [index, act] of ["get", "get", "replay", "lose", "ask"].entries()) {
+      await press(page, button(act));
+      await exchanges(page, index + 2);
+    }
+    const [, ...seen] = await exchanges(page, 6);
+    assert.deepEqual(seen, ["1>2 200", "2>– 200", "1>– 200", "2>– 200, lost on the way", "2>2 200"]);
+    assert.match(await text(page, "#window"), /^Batch window open, \d+\.\d s to go$/);
+    assert.equal((await devices(page))[0]![1], "2");
+  });
+
+  test("the raw headers are those that the server saw and sent", async (t) => {
+    const page = await signedIn(t);
+    await press(page, button("get"));
+    await exchanges(page, 2);
+    await press(page, "#exchanges li:first-child summary");
+    const [request, response] = await page.$$eval("#exchanges li:first-child pre", (parts) =>
+      parts.map((part) => part.textContent ?? ""),
+    );
+    const [, presented] = /^access-token: ([\w-]{28})$/m.exec(request!)!;
+    const [, handedOut] = /^access-token: ([\w-]{28})$/m.exec(response!)!;
+    const [, client] = /^client: ([\w-]{22})$/m.exec(request!)!;
+    assert.notEqual(presented, handedOut);
+    assert.match(response!, new RegExp(`^client: ${client}$`, "m"));
+    assert.match(response!, /^cache-control: no-store$/m);
+    assert.match(response!, /\{"data":\{"id":\d+,"uid":"demo-/);
+    assert.equal(await count(page, ".sheet .exchange.chosen"), 1);
+    // What the page has to say to a terminal works there.
+    const command = await text(page, "#curl");
+    assert.match(command, new RegExp(`access-token: ${handedOut}'`));
+  });
+
+  test("a batch shares a token", async (t) => {
+    const page = await signedIn(t, patient);
+    await page.locator("#size").fill("7");
+    await press(page, button("batch"));
+    const [, ...batch] = await exchanges(page, 8);
+    assert.deepEqual(batch.sort(), ["1>2 200", ...Array(6).fill("1>– 200")]);
+    await says(page, /^7 requests at once with the same token\. One answer carried token 2, 6 were blank\.$/);
+    assert.equal(await count(page, ".sheet .batch"), 1);
+    assert.match(await text(page, ".sheet svg"), /batch of 7/);
+  });
+
+  test("a slow request beside quick ones", async (t) => {
+    const page = await signedIn(t, patient);
+    await press(page, button("slow"));
+    await page.waitForFunction(() => document.querySelectorAll("#exchanges li[data-answered=true]").length === 3);
+    assert.equal(await count(page, ".sheet .work.open"), 1, "it is still at work");
+    const [, slow, ...quick] = await exchanges(page, 4);
+    assert.deepEqual(quick.sort(), ["1>2 200", "1>– 200"]);
+    assert.equal(slow, "1>– 200", "its token was superseded long ago, and was good when it began");
+    await says(page, /^The slow one: 200, without a new token/);
+    assert.equal(await count(page, ".sheet .work.open"), 0);
+  });
+
+  test("an old token is refused", async (t) => {
+    const page = await signedIn(t);
+    await press(page, button("get"));
+    await exchanges(page, 2);
+    assert.equal(await page.$eval("#old", (select) => (select as HTMLSelectElement).value), "1", "the one before");
+    await windowIsOver(page);
+    await press(page, button("replay"));
+    assert.equal((await exchanges(page, 3)).at(-1), "1>– 401 token_superseded");
+    await says(page, /^Refused: token_superseded/);
+    assert.equal(await count(page, ".sheet .exchange.refused .cross"), 1);
+    await press(page, button("get"));
+    assert.equal((await exchanges(page, 4)).at(-1), "2>3 200", "the session goes on");
+  });
+
+  test("a lost answer, and a device that asks for the token", async (t) => {
+    const page = await signedIn(t, patient);
+    await press(page, button("lose"));
+    await says(page, /carried token 2 and was lost: Device 1 still holds token 1/);
+    assert.equal(await count(page, ".sheet .exchange.lost .cross"), 1);
+    assert.equal((await devices(page))[0]![1], "1");
+    await press(page, button("ask"));
+    assert.deepEqual(await exchanges(page, 3), ["–>1 200", "1>2 200, lost on the way", "1>2 200"]);
+    assert.equal((await devices(page))[0]![1], "2");
+  });
+
+  test("a lost answer, and a device that does not", async (t) => {
+    const page = await signedIn(t);
+    await press(page, button("lose"));
+    await exchanges(page, 2);
+    await windowIsOver(page);
+    await press(page, button("get"));
+    assert.equal((await exchanges(page, 3)).at(-1), "1>– 401 token_superseded");
+  });
+
+  test("a second device ends the first one", async (t) => {
+    const page = await signedIn(t);
+    await press(page, "#another");
+    await says(page, /^Device 2 is signed in as demo-\w+@example.com and holds token 1/);
+    assert.equal(await count(page, ".sheet .lines"), 2, "each has its lines");
+    await press(page, "#list");
+    await says(page, /knows 2 devices/);
+    assert.ok((await devices(page)).every(([, , seen]) => seen !== "–"));
+    await press(page, "[aria-label='End Device 1']");
+    await says(page, /^Device 1 is signed out/);
+    assert.equal(await count(page, ".sheet .over"), 1);
+    // Only the one that asked is in the list of the server by now.
+    assert.deepEqual(
+      (await devices(page)).map(([name, , , is]) => `${name}: ${is}`),
+      ["Device 1: ended elsewhere", "Device 2 127.0.0.1: signed in"],
+    );
+
+    await press(page, "[data-device='1']");
+    await press(page, button("get"));
+    await says(page, /^Refused: session_revoked/);
+    await press(page, "[data-device='2']");
+    await press(page, button("get"));
+    await says(page, /^200/);
+  });
+
+  test("signing out, and what its tokens are worth then", async (t) => {
+    const page = await signedIn(t, patient);
+    await press(page, button("get"));
+    await exchanges(page, 2);
+    await press(page, button("signOut"));
+    await says(page, /^Device 1 is signed out/);
+    await press(page, button("replay"));
+    assert.deepEqual((await exchanges(page, 4)).slice(2), ["2>– 200", "1>– 401 session_revoked"]);
+    assert.equal((await devices(page))[0]![3], "signed out");
+    assert.equal(await count(page, ".sheet .over"), 1);
+    await press(page, "#over");
+    await says(page, /^Sign in/);
+    assert.equal(await count(page, "#exchanges li"), 0);
+    assert.equal(await page.evaluate(() => document.activeElement?.id), "demo");
+  });
+
+  test("an account of one's own", async (t) => {
+    const page = await open(t, server);
+    const who = somebody();
+    await press(page, "#own summary");
+    await page.locator("#email").fill(who.email);
+    await page.locator("#password").fill(who.password);
+    await press(page, "button[value=signIn]");
+    await says(page, /^Refused: bad_credentials/);
+    await press(page, "button[value=signUp]");
+    await says(page, new RegExp(`^Device 1 is signed up as ${who.email}`));
+  });
+
   for (const scenario of ["sequential", "batch", "replay", "slow", "lost"]) {
     test(`what the picture of "${scenario}" shows is what happens`, async (t) => {
       const recorded = fileURLToPath(new URL(`../../../../docs/diagrams/${scenario}.json`, import.meta.url));
@@ -275,46 +288,46 @@ suite("the pictures", { concurrency: true }, () => {
       assert.ok(!(await page.$("#status.bad")));
     });
   }
-});
 
-test("a scenario can be stopped", async (t) => {
-  const page = await open(t, stage);
-  await press(page, "[data-scenario=sequential]");
-  await exchanges(page, 2);
-  await press(page, "#stop");
-  await says(page, /^Stopped/);
-  await press(page, button("get"));
-  assert.equal((await exchanges(page, 3)).at(-1), "2>– 200", "one goes on by hand");
-});
+  test("a scenario can be stopped", async (t) => {
+    const page = await open(t, patient);
+    await press(page, "[data-scenario=sequential]");
+    await exchanges(page, 2);
+    await press(page, "#stop");
+    await says(page, /^Stopped/);
+    await press(page, button("get"));
+    assert.equal((await exchanges(page, 3)).at(-1), "2>– 200", "one goes on by hand");
+  });
 
-test("it goes by the settings in force", async (t) => {
-  const settings = ["on_reuse=revoke", "headers_names.access-token=x-token", "realms.admin.mount=/admin_auth"];
-  const [other, baker] = await Promise.all([
-    startBaton("batch_request_buffer_throttle=0", ...settings),
-    startBaton("cookie_enabled=true"),
-  ]);
-  t.after(() => Promise.all([other.stop(), baker.stop()]));
-  const page = await open(t, other);
-  const shown = await page.$$eval("#settings dt", (names) =>
-    Object.fromEntries(names.map((name) => [name.textContent, name.nextElementSibling?.textContent])),
-  );
-  assert.equal(shown["on_reuse"], "revoke");
-  assert.equal(shown["batch_request_buffer_throttle"], "0 s");
-  assert.equal(shown["headers_names.access-token"], "x-token");
-  assert.match(await text(page, "#realms"), /\/demo\/realms\/admin\/members_only/);
-  await press(page, "#demo");
-  await press(page, button("get"));
-  await exchanges(page, 2);
-  assert.equal(await count(page, ".sheet .window"), 0);
-  await press(page, button("replay"));
-  assert.equal((await exchanges(page, 3)).at(-1), "1>– 401 token_superseded");
-  assert.equal((await devices(page))[0]![3], "revoked");
-  await press(page, button("get"));
-  assert.equal((await exchanges(page, 4)).at(-1), "2>– 401 session_revoked");
+  test("it goes by the settings in force", async (t) => {
+    const settings = ["on_reuse=revoke", "headers_names.access-token=x-token", "realms.admin.mount=/admin_auth"];
+    const [other, baker] = await Promise.all([
+      startBaton("batch_request_buffer_throttle=0", ...settings),
+      startBaton("cookie_enabled=true"),
+    ]);
+    t.after(() => Promise.all([other.stop(), baker.stop()]));
+    const page = await open(t, other);
+    const shown = await page.$$eval("#settings dt", (names) =>
+      Object.fromEntries(names.map((name) => [name.textContent, name.nextElementSibling?.textContent])),
+    );
+    assert.equal(shown["on_reuse"], "revoke");
+    assert.equal(shown["batch_request_buffer_throttle"], "0 s");
+    assert.equal(shown["headers_names.access-token"], "x-token");
+    assert.match(await text(page, "#realms"), /\/demo\/realms\/admin\/members_only/);
+    await press(page, "#demo");
+    await press(page, button("get"));
+    await exchanges(page, 2);
+    assert.equal(await count(page, ".sheet .window"), 0);
+    await press(page, button("replay"));
+    assert.equal((await exchanges(page, 3)).at(-1), "1>– 401 token_superseded");
+    assert.equal((await devices(page))[0]![3], "revoked");
+    await press(page, button("get"));
+    assert.equal((await exchanges(page, 4)).at(-1), "2>– 401 session_revoked");
 
-  const baked = await open(t, baker);
-  await press(baked, "#demo");
-  await says(baked, /^The token came in a cookie, where no script sees it/);
+    const baked = await open(t, baker);
+    await press(baked, "#demo");
+    await says(baked, /^The token came in a cookie, where no script sees it/);
+  });
 });
 
 test("everything is within reach of the keyboard", async (t) => {
@@ -356,7 +369,7 @@ test("everything is within reach of the keyboard", async (t) => {
 });
 
 test("nothing moves for those who want it calm", async (t) => {
-  const page = await signedIn(t, { motion: "reduce" });
+  const page = await signedIn(t, patient, { motion: "reduce" });
   await page.evaluate(() => {
     const seen = ((window as unknown as { ghosts: number }).ghosts = 0);
     new MutationObserver(() => {
@@ -396,7 +409,7 @@ async function audit(page: Page): Promise<string[]> {
   });
 }
 
-suite("its looks", { concurrency: 2 }, () => {
+suite("its looks", { concurrency: 4 }, () => {
   for (const scheme of ["light", "dark"] as const) {
     for (const [size, width] of [
       ["wide", 1280],

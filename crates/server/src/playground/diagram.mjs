@@ -15,6 +15,8 @@ const FLIGHT = 34;
 /** What the server takes at least, so that an answer is seen to come after its question. */
 const WORK = 14;
 const PER_SECOND = 34;
+/** Of a window, how many seconds are drawn. */
+export const LONGEST = 30;
 /** From how many milliseconds on the work of the server is drawn. */
 const SLOW = 400;
 /** Between the lines of a device and of the server, and what lies beyond the server's: a bracket, two rows of bars. */
@@ -134,7 +136,7 @@ const isRefused = ({ token, answer }) => token !== null && answer?.status === 40
  * fixed length: so what was drawn once stays where it is.
  */
 function scale(events, window, left) {
-  const longest = (window + 2) * PER_SECOND;
+  const longest = (Math.min(window, LONGEST) + 2) * PER_SECOND;
   const of = [];
   /** Where each device has sent its latest request, and whose exchange it was. */
   const sent = new Map();

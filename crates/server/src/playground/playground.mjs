@@ -1,16 +1,11 @@
-// The page: what is to be done is done by `recorder.mjs`, what has happened is drawn by `diagram.mjs`.
-import { draw, gather, outcome } from "./diagram.mjs";
+// The page: what is to be done is done by `recorder.mjs`, what has happened is drawn by `stage.mjs`.
+import { gather, outcome } from "./diagram.mjs";
 import { Recorder } from "./recorder.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
+import { calm, clearPicture, mark, narrow, showPicture, showTime } from "./stage.mjs";
 
-/** Beyond a window, so that it has surely passed, and after its end in the picture, in seconds. */
+/** Beyond a window, so that it has surely passed, in seconds. */
 const MARGIN = 0.25;
-const TAIL = 2;
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
-/** Where there is no room for time to run across. */
-const narrow = matchMedia("(max-width: 40rem)");
-/** Of the names of the lines, where they are above them: as in `style.css`. */
-const HEADING = 32;
 
 const $ = (id) => document.getElementById(id);
 /** An element with these properties and children. */
@@ -60,9 +55,7 @@ function reset(account) {
     now: () => performance.now() - began,
     changed: () => show(),
   });
-  drawn.clear();
-  moved.clear();
-  ghosts.replaceChildren();
+  clearPicture();
   $("exchanges").replaceChildren();
   show();
 }
@@ -298,7 +291,8 @@ function show() {
   asked = true;
   queueMicrotask(() => {
     asked = false;
-    showDiagram();
+    showPicture(state);
+    showWindow();
     showControls();
     showExchanges();
     showDevices();
@@ -306,152 +300,24 @@ function show() {
   });
 }
 
-/** What is in the picture: text of each part, by its key, and how many of its tokens have travelled. */
-const drawn = new Map();
-const moved = new Map();
-/** Tokens that travel, in front of everything else: what they belong to may be drawn anew meanwhile. */
-const ghosts = document.createElementNS("http://www.w3.org/2000/svg", "g");
-let picture;
-
-function showDiagram() {
-  const { recorder, settings, acting } = state;
-  const scroller = $("scroller");
-  const down = narrow.matches;
-  const window = settings.change_headers_on_each_request ? settings.batch_request_buffer_throttle : 0;
-  // Downwards there is room for one device.
-  const only = down ? (acting?.number ?? recorder.devices.at(-1)?.number) : undefined;
-  const events = only ? eventsOf(recorder.events, only) : recorder.events;
-  const names = recorder.devices.length ? recorder.names : { 1: "Device 1" };
-  picture = draw(events, {
-    window,
-    forgiving: settings.forgive_lost_responses,
-    names: only ? { [only]: names[only] } : names,
-    tail: Math.min(window, 60) + TAIL,
-    down,
-    least: down ? scroller.clientHeight - HEADING : scroller.clientWidth - $("gutter").offsetWidth,
-    gutter: false,
-    title: "Requests and their tokens",
-  });
-  const parsed = new DOMParser().parseFromString(picture.svg, "image/svg+xml").documentElement;
-  let svg = $("sheet").querySelector("svg");
-  if (!svg) {
-    svg = document.importNode(parsed, false);
-    svg.append(ghosts);
-    $("sheet").prepend(svg);
-  }
-  for (const { name, value } of parsed.attributes) if (name !== "xmlns") svg.setAttribute(name, value);
-  patch(svg, parsed);
-
-  $("gutter").replaceChildren(
-    ...picture.lines.map(({ text, side, small }) => {
-      const name = make("span", { textContent: text, className: small ? "small" : "" });
-      name.style[down ? "left" : "top"] = `${side}px`;
-      return name;
-    }),
-  );
-  const last = events.at(-1);
-  if (last && last !== shown) {
-    shown = last;
-    const room = down ? scroller.clientHeight : scroller.clientWidth;
-    const along = Math.max(0, picture.position(last.at) - room + Math.min(room * 0.4, 260));
-    scroller.scrollTo({ [down ? "top" : "left"]: along, behavior: calm.matches ? "auto" : "smooth" });
-  }
-}
-let shown;
-
-/** What concerns one device. */
-function eventsOf(events, device) {
-  const own = new Set(events.filter((event) => event.type === "sent" && event.device === device).map((event) => event.exchange));
-  return events.filter((event) => event.device === device || own.has(event.exchange));
-}
-
-/** Brings the picture up to date, and leaves alone what has not changed: it may be moving. */
-function patch(svg, parsed) {
-  const parts = [...svg.children].filter((child) => child !== ghosts);
-  const before = new Map(parts.map((child) => [child.dataset.key ?? child.tagName, child]));
-  let place = svg.firstElementChild;
-  for (const part of [...parsed.children]) {
-    const key = part.dataset.key ?? part.tagName;
-    const text = part.outerHTML;
-    let element = before.get(key);
-    before.delete(key);
-    if (!element || drawn.get(key) !== text) {
-      const fresh = document.importNode(part, true);
-      if (element === place) place = place.nextElementSibling;
-      if (element?.classList.contains("chosen")) fresh.classList.add("chosen");
-      element?.remove();
-      element = fresh;
-      drawn.set(key, text);
-      svg.insertBefore(element, place);
-      const tokens = [...element.querySelectorAll("[data-way]")];
-      if (!calm.matches)
-        tokens.slice(moved.get(key) ?? 0).forEach((token, index) => travel(token, (moved.get(key) ?? 0) + index));
-      moved.set(key, Math.max(moved.get(key) ?? 0, tokens.length));
-    } else if (element === place) {
-      place = place.nextElementSibling;
-    } else {
-      svg.insertBefore(element, place);
-    }
-  }
-  for (const [key, element] of before) {
-    element.remove();
-    drawn.delete(key);
-  }
-}
-
-/** In milliseconds. */
-const FLIGHT_TIME = 650;
-
-/** Lets a token travel: as the first of its exchange, or after it. */
-function travel(token, place) {
-  const [, x, y] = /translate\(([\d.-]+) ([\d.-]+)\)/.exec(token.getAttribute("transform"));
-  const [x1, y1, x2, y2] = token.dataset.way.split(" ").map(Number);
-  const at = (dx, dy) => `translate(${Number(x) + dx}px, ${Number(y) + dy}px)`;
-  const timing = { duration: FLIGHT_TIME, delay: place * FLIGHT_TIME * 0.6, fill: "both" };
-  const ghost = token.cloneNode(true);
-  ghost.classList.add("ghost");
-  ghost.removeAttribute("data-way");
-  ghosts.append(ghost);
-  const flight = ghost.animate(
-    [
-      { transform: at(x1, y1), opacity: 0 },
-      { transform: at(x1 * 0.8, y1 * 0.8), opacity: 1, offset: 0.1 },
-      { transform: at(x2 * 0.9, y2 * 0.9), opacity: 1, offset: 0.85 },
-      { transform: at(x2, y2), opacity: 0 },
-    ],
-    { ...timing, easing: "ease-in-out" },
-  );
-  flight.onfinish = flight.oncancel = () => ghost.remove();
-  token.animate([{ opacity: 0 }, { opacity: 0, offset: 0.35 }, { opacity: 1, offset: 0.5 }, { opacity: 1 }], {
-    ...timing,
-    fill: "backwards",
-  });
-}
-
 /** Time runs. */
 function tick() {
-  const { recorder, acting, settings } = state;
-  const future = $("future");
-  const runs = recorder.events.length > 0;
-  future.classList.toggle("runs", runs);
-  if (runs && picture) {
-    const along = `${picture.position(recorder.now())}px`;
-    const [left, top] = narrow.matches ? ["0px", along] : [along, "0px"];
-    if (future.style.left !== left) future.style.left = left;
-    if (future.style.top !== top) future.style.top = top;
-  }
-  const rest = acting?.signedIn ? (acting.windowUntil - recorder.now()) / 1000 : 0;
-  const text = !acting?.signedIn
-    ? ""
-    : rest > 0
-      ? `Batch window open, ${rest.toFixed(1)} s to go`
-      : settings.change_headers_on_each_request
-        ? "The next request is given a new token"
-        : "Tokens do not change here";
-  if ($("window").textContent !== text) $("window").textContent = text;
-  $("window").classList.toggle("open", rest > 0);
+  showTime(state.recorder);
+  showWindow();
   if (calm.matches) setTimeout(() => requestAnimationFrame(tick), 500);
   else requestAnimationFrame(tick);
+}
+
+/** What will become of the next request. */
+function showWindow() {
+  const { recorder, acting, settings } = state;
+  const rest = acting?.signedIn ? (acting.windowUntil - recorder.now()) / 1000 : 0;
+  let text = "";
+  if (rest > 0) text = `Batch window open, ${rest.toFixed(1)} s to go`;
+  else if (acting?.signedIn && !settings.change_headers_on_each_request) text = "Tokens do not change here";
+  else if (acting?.signedIn) text = "The next request is given a new token";
+  if ($("window").textContent !== text) $("window").textContent = text;
+  $("window").classList.toggle("open", rest > 0);
 }
 
 function showControls() {
@@ -585,10 +451,6 @@ function choose(number) {
   item.firstChild.open = true;
   item.scrollIntoView({ block: "nearest", behavior: calm.matches ? "auto" : "smooth" });
   item.querySelector("summary").focus({ preventScroll: true });
-}
-
-function mark(number, open) {
-  $("sheet").querySelector(`[data-exchange="${number}"]`)?.classList.toggle("chosen", open);
 }
 
 function showDevices() {

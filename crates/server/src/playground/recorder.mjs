@@ -92,7 +92,7 @@ export class Device {
   /** Ends a session of the account. */
   async end(id) {
     const path = `${this.recorder.settings.mount}/sessions/${encodeURIComponent(id)}`;
-    const answer = await this.send("DELETE", path, { note: "end a device", ends: id === this.client });
+    const answer = await this.send("DELETE", path, { note: "end device", ends: id === this.client });
     const other = this.recorder.devices.find((device) => device.client === id && device !== this && device.signedIn);
     if (answer.status === 200 && other) other.over("ended elsewhere");
     return answer;
