@@ -1,6 +1,6 @@
 // What each client has to be able to do, by the names of the table's columns. Each starts with nothing
 // stored, and with an account that exists.
-import { somebody, windowPasses } from "../typescript/build/support/baton.js";
+import { linkInLetter, somebody, windowPasses } from "../typescript/build/support/baton.js";
 
 /** The batch window of all servers, in seconds. */
 export const WINDOW = 2;
@@ -8,6 +8,9 @@ const MEMBERS_ONLY = "/demo/members_only";
 
 /** A client did not do what it has to. */
 export class Finding extends Error {}
+
+/** A client leaves to the application what is to be checked. */
+export const NOT_THERE = Symbol("not there");
 
 function expect(isSo, what) {
   if (!isSo) throw new Finding(what);
@@ -117,5 +120,19 @@ export const checks = {
     expect(!(await page.does("get", MEMBERS_ONLY)), "still let in");
     const answer = await fetch(`${proxy.url}/validate_token`, { headers: { "access-token": token, client, uid } });
     expect((await answer.json()).code === "session_revoked", "the session lives on");
+  },
+
+  // The last: afterwards the account has another password.
+  async "password reset"({ page, who, server }) {
+    await page.load();
+    if (!(await page.has("requestReset"))) return NOT_THERE;
+    await page.does("requestReset", who);
+    await page.land(await linkInLetter(server, who.email));
+    expect((await page.finds()) === who.email, "not signed in by the link");
+    const password = "another horse and battery";
+    await page.does("setPassword", password);
+    await isAnswered(page, "not signed in with the new password");
+    await page.does("signOut");
+    expect((await page.does("signIn", { ...who, password })) === who.email, "does not sign in with the new password");
   },
 };

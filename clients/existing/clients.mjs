@@ -8,9 +8,12 @@ const PARAMS = "credentials_in_params = true";
 /** Those that keep their token when an answer brings none. */
 const keepers = ["ng-token-auth", "angular-token", "devise-token-auth-client", "devise-axios"];
 
+/** Those that load a page that a link has led to once more, without the session in its URL. */
+const reloaders = ["j-toker", "devise-token-auth-client"];
+
 export const clients = [
   ...keepers.map((name) => ({ name, settings: [[], [FORGIVE]] })),
   { name: "j-toker", settings: [[], [REPEAT], [REPEAT, FORGIVE]] },
   { name: "redux-token-auth", settings: [[], [REPEAT, PARAMS], [REPEAT, PARAMS, FORGIVE]] },
   { name: "redux-token-auth", page: "redux-token-auth-interceptor", note: "with the interceptor", settings: [[REPEAT, PARAMS]] },
-].map((client) => ({ page: client.name, ...client, version: version(client.name) }));
+].map((client) => ({ page: client.name, reloads: reloaders.includes(client.name), ...client, version: version(client.name) }));

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { somebody, startBaton } from "../typescript/build/support/baton.js";
 import { startBrowser } from "../typescript/build/support/browser.js";
 import { startProxy } from "../typescript/build/support/proxy.js";
-import { checks, Finding, WINDOW } from "./checks.mjs";
+import { checks, Finding, NOT_THERE, WINDOW } from "./checks.mjs";
 import { clients } from "./clients.mjs";
 import { startPages } from "./pages.mjs";
 
@@ -28,8 +28,16 @@ try {
 await compare(rows);
 
 function startServer(lines) {
-  const origin = [`server.allowed_localhost_origins=false`, `server.allowed_origins=["${pages.origin}"]`];
-  return startBaton(`batch_request_buffer_throttle=${WINDOW}s`, ...origin, ...lines.map((line) => line.replace(" = ", "=")));
+  const origin = JSON.stringify([pages.origin]);
+  return startBaton(
+    `batch_request_buffer_throttle=${WINDOW}s`,
+    `server.allowed_origins=${origin}`,
+    `redirect_allowlist=${origin}`,
+    // `baton dev` would let any page of this machine in.
+    "server.allowed_localhost_origins=false",
+    "redirect_allow_localhost=false",
+    ...lines.map((line) => line.replace(" = ", "=")),
+  );
 }
 
 /** One check after the other, with one client and these settings, in a profile of the browser of its own. */
@@ -39,13 +47,13 @@ async function run(client, lines) {
   const context = await browser.createBrowserContext();
   const row = { ...client, lines, results: {} };
   try {
-    const page = await newPage(context, `${pages.origin}/${client.page}/`, proxy.origin);
+    const page = await newPage(context, client, proxy.origin);
     const who = somebody();
     await register(server, who);
     for (const [name, check] of Object.entries(checks)) {
       await page.forget();
       Object.assign(proxy, { seen: [], fate: () => "pass", answered: () => {} });
-      row.results[name] = await outcome(check({ page, proxy, who }), proxy).catch((cause) => {
+      row.results[name] = await outcome(check({ page, proxy, who, server }), proxy).catch((cause) => {
         throw new Error(`${client.page}, ${lines.join(", ") || "defaults"}: ${name}`, { cause });
       });
     }
@@ -59,12 +67,12 @@ async function run(client, lines) {
 /** What came of a check: why it failed is the `code` of what the server refused last, or what the client did. */
 async function outcome(check, proxy) {
   try {
-    await within(LIMIT, check);
-    return { passed: true, seen: proxy.seen };
+    const said = await within(LIMIT, check);
+    return { passed: true, cell: said === NOT_THERE ? "–" : "yes" };
   } catch (error) {
     if (!(error instanceof Finding)) throw error;
     const code = proxy.seen.findLast((request) => request.code)?.code;
-    return { passed: false, why: code ? `\`${code}\`` : error.message, finding: error.message, seen: proxy.seen };
+    return { passed: false, cell: `no: ${code ? `\`${code}\`` : error.message}`, finding: error.message, seen: proxy.seen };
   }
 }
 
@@ -78,7 +86,8 @@ async function register(server, who) {
 }
 
 /** A tab for a client's page that calls this server. */
-async function newPage(context, url, api) {
+async function newPage(context, client, api) {
+  const url = `${pages.origin}/${client.page}/`;
   const tab = await context.newPage();
   const devtools = await tab.createCDPSession();
   await tab.evaluateOnNewDocument((api) => {
@@ -106,6 +115,12 @@ async function newPage(context, url, api) {
       await tab.goto(url);
       await tab.waitForFunction(() => "client" in window, { polling: 20 });
     },
+    /** Follows a link that leads to it. */
+    async land(link) {
+      await tab.goto(link);
+      const isThere = (reloads) => "client" in window && !(reloads && new URLSearchParams(location.search).has("token"));
+      await tab.waitForFunction(isThere, { polling: 20 }, client.reloads);
+    },
     /** Forgets what was stored. */
     async forget() {
       await devtools.send("Storage.clearDataForOrigin", { origin: new URL(url).origin, storageTypes: "cookies,local_storage" });
@@ -117,6 +132,8 @@ async function newPage(context, url, api) {
     does: async (method, ...rest) => (await doAtOnce(1, method, ...rest))[0],
     /** The same without waiting for it. */
     starts: (method, ...rest) => tab.evaluate((method, rest) => void window.client[method](...rest), method, rest),
+    /** Whether the client can do that. */
+    has: (method) => tab.evaluate((method) => method in window.client, method),
   };
 }
 
@@ -137,7 +154,7 @@ function tableOf(rows) {
   const lines = rows.map(({ name, version, note, lines, results }) => [
     [`${name} ${version}`, note].filter(Boolean).join(", "),
     lines.length ? lines.map((setting) => `\`${setting}\``).join(", ") : "the defaults",
-    ...columns.map((column) => (results[column].passed ? "yes" : `no: ${results[column].why}`)),
+    ...columns.map((column) => results[column].cell),
   ]);
   const head = ["client", "settings", ...columns];
   return [head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |\n`).join("");

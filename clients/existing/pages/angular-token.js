@@ -1,18 +1,33 @@
 import "reflect-metadata";
 import "zone.js";
-import { NgModule } from "@angular/core";
+import { Component, NgModule } from "@angular/core";
 import { HttpClient, HttpClientModule } from "@angular/common/http";
 import { BrowserModule } from "@angular/platform-browser";
 import { platformBrowserDynamic } from "@angular/platform-browser-dynamic";
+import { NavigationEnd, Router, RouterModule } from "@angular/router";
 import { AngularTokenModule, AngularTokenService } from "angular-token";
 
-class App {
-  ngDoBootstrap() {}
-}
-NgModule({ imports: [BrowserModule, HttpClientModule, AngularTokenModule.forRoot({ apiBase: window.api })] })(App);
+// It finds what a link has put into the URL by the router.
+class Root {}
+Component({ selector: "body", template: "<router-outlet></router-outlet>" })(Root);
+class Page {}
+Component({ template: "" })(Page);
+class App {}
+NgModule({
+  declarations: [Root, Page],
+  imports: [
+    BrowserModule,
+    HttpClientModule,
+    RouterModule.forRoot([{ path: "**", component: Page }]),
+    AngularTokenModule.forRoot({ apiBase: window.api }),
+  ],
+  bootstrap: [Root],
+})(App);
 
 const { injector } = await platformBrowserDynamic().bootstrapModule(App);
 const auth = injector.get(AngularTokenService);
+const router = injector.get(Router);
+if (!router.navigated) await new Promise((resolve) => router.events.subscribe((event) => event instanceof NavigationEnd && resolve()));
 const http = injector.get(HttpClient);
 
 window.client = {
@@ -28,6 +43,8 @@ window.client = {
   },
   validate: async () => (await auth.validateToken().toPromise()).data.email,
   get: (path) => http.get(window.api + path).toPromise().then(() => true, () => false),
+  requestReset: ({ email: login }) => auth.resetPassword({ login }).toPromise(),
+  setPassword: (password) => auth.updatePassword({ password, passwordConfirmation: password }).toPromise(),
   signOut: () => auth.signOut().toPromise(),
   token: () => localStorage.getItem("accessToken"),
 };

@@ -5,7 +5,12 @@ let email = null;
 const dispatch = ({ type, payload }) => {
   if (type.endsWith(":UPDATE_USER")) email = payload.email;
 };
-const client = new Client({ baseURL: window.api, dispatch });
+const client = new Client({
+  baseURL: window.api,
+  dispatch,
+  location: location.href,
+  redirect: (url) => location.replace(url),
+});
 
 window.client = {
   ready: client.isInitialized.then(() => email),
@@ -13,6 +18,9 @@ window.client = {
   signIn: async (who) => (await client.emailSignIn({ ...who })).email,
   validate: async () => (await client.validateToken()).email,
   get: (path) => client.get(path).then(() => true, () => false),
+  requestReset: ({ email }) => client.passwordResetRequest({ email, redirectUrl: location.href }),
+  // It has no function for that.
+  setPassword: (password) => client.put("auth/password", { password, password_confirmation: password }),
   signOut: () => client.signOut(),
   token: async () => (await client.session.get())["access-token"],
 };

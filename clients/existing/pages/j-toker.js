@@ -22,6 +22,8 @@ window.client = {
   },
   validate: async () => (await settled(auth.validateToken())).email,
   get: (path) => settled($.ajax({ url: window.api + path })).then(() => true, () => false),
+  requestReset: ({ email }) => settled(auth.requestPasswordReset({ email })),
+  setPassword: (password) => settled(auth.updatePassword({ password, password_confirmation: password })),
   signOut: () => settled(auth.signOut()),
   token,
 };

@@ -22,6 +22,8 @@ window.client = {
   signIn: async (who) => (await settled(auth.submitLogin({ ...who }))).email,
   validate: async () => (await settled(auth.validateToken())).email,
   get: (path) => settled(http.get(window.api + path)).then(() => true, () => false),
+  requestReset: ({ email }) => settled(auth.requestPasswordReset({ email })),
+  setPassword: (password) => settled(auth.updatePassword({ password, password_confirmation: password })),
   signOut: () => settled(auth.signOut()),
   token: () => auth.retrieveData("auth_headers")?.["access-token"],
 };
