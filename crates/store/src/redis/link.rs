@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::error::{failed, is_in_doubt, unavailable, uncertain, unusable};
 use super::options::{Place, RedisOptions};
+use super::record;
 
 /// The first pause between two attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,7 +35,7 @@ pub(super) struct Operation<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Changes nothing.
+    /// Changes nothing and reads [`record::FIELDS`].
     Read,
     /// May be forgotten in a failover.
     Relaxed,
@@ -165,6 +166,12 @@ async fn evaluate<T: FromRedisValue>(
     operation: &Operation<'_>,
     connection: &mut Connection,
 ) -> RedisResult<Result<T, StoreError>> {
+    // To one server, two commands in one go say the same as the script that reads, and cost it less than half.
+    if let (Kind::Read, Connection::Node(_)) = (operation.kind, &*connection) {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("TIME").cmd("HMGET").arg(operation.key).arg(&record::FIELDS[..]);
+        return pipeline.query_async(connection).await.map(Ok);
+    }
     let answer = call("EVALSHA", &operation.script.hash, operation).query_async(connection).await;
     match answer {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -180,6 +187,9 @@ fn call(command: &str, script: &str, operation: &Operation<'_>) -> Cmd {
     cmd.arg(script).arg(1).arg(operation.key);
     for arg in &operation.args {
         cmd.arg(arg.as_slice());
+    }
+    if operation.kind == Kind::Read {
+        cmd.arg(&record::FIELDS[..]);
     }
     cmd
 }

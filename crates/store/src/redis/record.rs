@@ -19,7 +19,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// From the values of the fields that `find.lua` reads, in its order. `None` if there is none.
+    /// From the values of [`FIELDS`]. `None` if there is none.
     pub(super) fn read(client: ClientId, mut values: Vec<Option<Vec<u8>>>) -> Result<Option<Self>, StoreError> {
         if values.first().is_none_or(Option::is_none) {
             return Ok(None);
@@ -46,6 +46,12 @@ impl Record {
         }))
     }
 }
+
+/// The fields that a request wants to know, in the order in which they are read: account, generation, handed_out_at, confirmed,
+/// born, ends, last seen, address, verified (found in the registry); of the account: realm, provider, uid, email, profile, permit
+/// (client and until), created, modified.
+pub(super) const FIELDS: [&str; 18] =
+    ["a", "g", "h", "c", "b", "e", "l", "i", "v", "ar", "ap", "au", "ae", "af", "ax", "ay", "ac", "am"];
 
 /// Names and values of a new session's fields, but for the account's.
 pub(super) fn session(session: &Session, ip: Option<IpAddr>) -> Vec<Vec<u8>> {

@@ -70,8 +70,9 @@ impl Sessions {
     }
 
     pub(super) async fn find(&self, client: ClientId) -> Result<Option<Stored>, StoreError> {
-        let (time, values): (i64, Vec<Option<Vec<u8>>>) =
+        let ((seconds, micros), values): ((i64, i64), Vec<Option<Vec<u8>>>) =
             self.run("find a session", &FIND, client, Vec::new(), Kind::Read).await?;
+        let time = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
         let record = Record::read(client, values)?;
         Ok(record.map(|record| {
             let session = &record.session;

@@ -25,9 +25,9 @@ local confirmed = s[3]
 if tonumber(ARGV[7]) > tonumber(confirmed) then
     confirmed = ARGV[7]
 end
-redis.call('HSET', KEYS[1], 'g', ARGV[6], 'c', confirmed, 'l', at, 'o', ARGV[1])
+local set = {'g', ARGV[6], 'c', confirmed, 'l', at, 'o', ARGV[1]}
 if ARGV[10] ~= '' then
-    redis.call('HSET', KEYS[1], 'i', ARGV[10])
+    set[9], set[10] = 'i', ARGV[10]
 end
 if ARGV[8] ~= '' then
     local function plus(from, span)
@@ -40,11 +40,13 @@ if ARGV[8] ~= '' then
     if tonumber(s[5]) > tonumber(ends) then
         ends = s[5]
     end
-    redis.call('HSET', KEYS[1], 'h', at, 'e', ends)
+    local next = #set
+    set[next + 1], set[next + 2], set[next + 3], set[next + 4] = 'h', at, 'e', ends
     if tonumber(ends) < 2 ^ 52 then
         redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', ends + ARGV[11]))
     else
         redis.call('PERSIST', KEYS[1])
     end
 end
+redis.call('HSET', KEYS[1], unpack(set))
 return {'1', at}
