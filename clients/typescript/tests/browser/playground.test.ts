@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { after, before, suite, test, type TestContext } from "node:test";
+import { after, before, describe, test, type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "puppeteer-core";
 import { linkInLetter, somebody, startBaton, type Server } from "../support/baton.js";
@@ -110,7 +110,7 @@ async function signedIn(t: TestContext, at = server, look?: Look): Promise<Page>
 }
 
 // They wait for most of the time.
-suite("what one can do", { concurrency: 4 }, () => {
+describe("what one can do", { concurrency: 4 }, () => {
   test("one request after the other", async (t) => {
     const page = await signedIn(t);
     await press(page, button("get"));
@@ -409,7 +409,7 @@ async function audit(page: Page): Promise<string[]> {
   });
 }
 
-suite("its looks", { concurrency: 4 }, () => {
+describe("its looks", { concurrency: 4 }, () => {
   for (const scheme of ["light", "dark"] as const) {
     for (const [size, width] of [
       ["wide", 1280],
