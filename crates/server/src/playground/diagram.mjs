@@ -35,7 +35,7 @@ const COLOURS = 6;
  * that of the names of the lines, and `axis` that of the seconds.
  */
 const ACROSS = { kind: "across", at: (time, side) => [time, side], before: 50, strip: 240, names: 76, axis: 30 };
-const DOWN = { kind: "down", at: (time, side) => [side, time], before: 88, strip: 270, names: 34, axis: 36 };
+const DOWN = { kind: "down", at: (time, side) => [side, time], before: 93, strip: 273, names: 34, axis: 33 };
 
 /**
  * @param events see above
@@ -307,7 +307,7 @@ class Strip {
     const { client, start, way } = this;
     const free = [start, start];
     const label = (x, text) => {
-      if (way === DOWN) return this.text("note", x, client, text, -20, 4);
+      if (way === DOWN) return this.text("note", x, client, text, -23, 4);
       const row = free.findIndex((from) => from <= x);
       if (row < 0) return "";
       free[row] = x + text.length * 6.4 + 10;
