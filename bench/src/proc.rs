@@ -15,6 +15,20 @@ pub(crate) struct Usage {
     pub(crate) peak_kib: u64,
 }
 
+/// Of a process that runs, and of the processes that it has started.
+pub(crate) fn usage_of_family(pid: u32) -> Result<Usage, Failure> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let children = fs::read_to_string(&path).map_err(|error| Failure::Io(path, error))?;
+    let mut all = usage(pid)?;
+    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        let Usage { cpu, resident_kib, peak_kib } = usage(child)?;
+        all.cpu += cpu;
+        all.resident_kib += resident_kib;
+        all.peak_kib += peak_kib;
+    }
+    Ok(all)
+}
+
 /// Of a process that runs.
 pub(crate) fn usage(pid: u32) -> Result<Usage, Failure> {
     let read = |file: &str| {

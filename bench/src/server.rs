@@ -1,10 +1,13 @@
 //! Servers that are started to be measured, and end with the measurement.
 
 use std::io::{self, BufRead as _, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use baton_testkit::{postgres, redis};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Failure;
 use crate::http::Target;
@@ -85,6 +88,8 @@ impl Engine {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
+    /// Whether it has children of its own, which it has to see to at its end.
+    is_parent: bool,
     pub(crate) target: Target,
 }
 
@@ -117,6 +122,48 @@ impl Server {
         Self::floor_with(&["--trivial".to_owned()])
     }
 
+    /// nginx in front of `backend`, as an administrator would have it who wants nothing of it but to pass on.
+    pub(crate) fn nginx(folder: &Path, backend: &str) -> Result<Self, Failure> {
+        let failed = |error| Failure::Io("nginx (apt-get install -y nginx)".into(), error);
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
+        let shown = folder.display();
+        let config = format!(
+            "daemon off; worker_processes auto; pid {shown}/pid; error_log {shown}/error.log;
+             events {{ worker_connections 1024; }}
+             http {{
+               access_log off; keepalive_requests 1000000000; client_body_temp_path {shown}/b; proxy_temp_path {shown}/p;
+               fastcgi_temp_path {shown}/f; uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;
+               upstream backend {{ server {backend}; keepalive 64; keepalive_requests 1000000000; }}
+               server {{
+                 listen {free};
+                 location / {{
+                   proxy_pass http://backend;
+                   proxy_http_version 1.1;
+                   proxy_set_header Connection \"\";
+                   proxy_set_header Host $http_host;
+                   proxy_set_header X-Forwarded-For $remote_addr;
+                   proxy_set_header X-Forwarded-Host $http_host;
+                   proxy_set_header X-Forwarded-Proto $scheme;
+                 }}
+               }}
+             }}"
+        );
+        std::fs::write(folder.join("nginx.conf"), config).map_err(failed)?;
+        let mut command = Command::new("nginx");
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
+        command.env("PATH", path).arg("-p").arg(folder).arg("-c").arg(folder.join("nginx.conf"));
+        command.arg("-e").arg(folder.join("error.log")).stdin(Stdio::null());
+        let child = command.spawn().map_err(failed)?;
+        let server = Self { child, is_parent: true, target: Target::parse(&format!("http://{free}"))? };
+        for _ in 0..1_000 {
+            if TcpStream::connect(free).is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(Failure::Server("nginx did not start; see its error.log".into()))
+    }
+
     fn floor_with(arguments: &[String]) -> Result<Self, Failure> {
         let program = this_program()?;
         let mut command = Command::new(&program);
@@ -140,7 +187,7 @@ impl Server {
             Err(failure) => Err(failure),
         };
         match target {
-            Ok(target) => Ok(Self { child, target }),
+            Ok(target) => Ok(Self { child, is_parent: false, target }),
             Err(failure) => {
                 end(&mut child);
                 Err(failure)
@@ -155,7 +202,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        end(&mut self.child);
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).filter(|_| self.is_parent);
+        if pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok()) {
+            let _ = self.child.wait();
+        } else {
+            end(&mut self.child);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) use users::User;
 
 use crate::clock::now;
 use crate::http::{Target, open};
-use crate::proc::{Usage, usage};
+use crate::proc::{Usage, usage, usage_of_family};
 use crate::random::SplitMix;
 use crate::{Failure, Outcome, print};
 use lane::Lane;
@@ -147,7 +147,7 @@ pub(crate) fn run(target: &Target, plan: &Plan, users: &mut Vec<User>, pid: Opti
         shares[number % threads].push(Lane::new(target, plan, users, own));
     }
 
-    let used = |pid: Option<u32>| pid.map(usage).transpose();
+    let used = |pid: Option<u32>| pid.map(usage_of_family).transpose();
     let finished = Mutex::new((Tally::new(), Vec::new()));
     let sampled = thread::scope(|scope| {
         let running: Vec<_> = shares

@@ -90,6 +90,7 @@ fn markdown(title: &str, files: (&str, &str), revision: &str, machine: &Machine,
     targets::write(&mut text, results);
     sections::throughput(&mut text, plot, results);
     sections::half_load(&mut text, results);
+    sections::proxy(&mut text, results);
     sections::forged(&mut text, results);
     sections::growth(&mut text, results);
     sections::start(&mut text, results);

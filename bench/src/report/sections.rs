@@ -70,6 +70,19 @@ pub(super) fn half_load(text: &mut String, results: &Results) {
     text.push('\n');
 }
 
+pub(super) fn proxy(text: &mut String, results: &Results) {
+    if results.proxy.is_empty() {
+        return;
+    }
+    text.push_str(
+        "## As a proxy\n\nBy nginx, which passes on to the same backend without asking who it is. The backend takes its share of the \
+         cores from both.\n\n",
+    );
+    let header = ["case", "baton by nginx", "nginx, requests/s", "baton, requests/s", "CPU by nginx's", "new tokens"];
+    table(text, &header, results.proxy.iter().map(row));
+    text.push('\n');
+}
+
 pub(super) fn forged(text: &mut String, results: &Results) {
     let Some(asked) = &results.asked else { return };
     let _ = writeln!(

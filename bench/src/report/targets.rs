@@ -40,6 +40,10 @@ fn all(results: &Results) -> Vec<Target> {
         let ratio = measured.ratio(|report| report.per_second);
         targets.extend(measured.target.map(|bound| at_least(format!("{}, by floor", measured.name), bound, ratio)));
     }
+    for measured in &results.proxy {
+        let ratio = measured.ratio(|report| report.per_second);
+        targets.extend(measured.target.map(|bound| at_least(format!("{}, by nginx", measured.name), bound, ratio)));
+    }
     if let Some(half) = &results.half_load {
         let ratio = half.ratio(|report| report.latency_us.p99);
         targets.push(at_most(format!("p99 at half load, {}, by floor", half.name), HALF_LOAD, ratio, ""));

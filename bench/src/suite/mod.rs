@@ -2,6 +2,7 @@
 
 mod forged;
 mod growth;
+mod proxy;
 mod rounds;
 mod sign_in;
 mod start;
@@ -56,6 +57,8 @@ enum Part {
     Postgres,
     /// Requests a second, Redis
     Redis,
+    /// Requests a second as a proxy, by nginx's
+    Proxy,
     /// Whether a forged token reaches the store
     Forged,
     /// More and more sessions
@@ -135,6 +138,8 @@ pub(crate) struct Results {
     pub(crate) ceiling: Vec<Report>,
     pub(crate) throughput: Vec<Measured>,
     pub(crate) half_load: Option<Measured>,
+    /// Here nginx is the floor.
+    pub(crate) proxy: Vec<Measured>,
     pub(crate) asked: Option<Asked>,
     pub(crate) growth: Vec<Growth>,
     pub(crate) idle_kib: Option<Idle>,
@@ -144,7 +149,8 @@ pub(crate) struct Results {
 
 impl Results {
     fn reports(&self) -> impl Iterator<Item = &Report> {
-        let rounds = self.throughput.iter().chain(&self.half_load).flat_map(|measured| &measured.rounds);
+        let rounds =
+            self.throughput.iter().chain(&self.half_load).chain(&self.proxy).flat_map(|measured| &measured.rounds);
         let grown = self.growth.iter().flat_map(|growth| &growth.sizes).flat_map(|size| &size.rounds);
         let beside = self.sign_ins.iter().flat_map(|sign_ins| sign_ins.undisturbed.iter().chain(&sign_ins.disturbed));
         self.ceiling.iter().chain(rounds.flat_map(|round| [&round.floor, &round.baton])).chain(grown).chain(beside)
@@ -184,6 +190,9 @@ impl Suite {
                     results.throughput.push(take_turns(case, &engine, extent, program, None)?);
                 }
             }
+        }
+        if self.includes(Part::Proxy) {
+            results.proxy = proxy::measure(extent, program)?;
         }
         if self.includes(Part::Forged) {
             results.asked = Some(forged::measure(program)?);

@@ -80,8 +80,19 @@ pub(super) fn take_turns(
     let name = format!("{}, {}", engine.name(), case.name);
     let plan = Plan { rate, ..plan(extent, case.batch) };
     let of_baton = Plan { made_up: case.forged, expect_status: if case.forged { 401 } else { 200 }, ..plan.clone() };
-    let mut floor = Side::new(Server::floor(engine, case.rotates())?, plan, None)?;
-    let mut baton = Side::baton(engine, case.settings, program, of_baton)?;
+    let floor = Side::new(Server::floor(engine, case.rotates())?, plan, None)?;
+    let baton = Side::baton(engine, case.settings, program, of_baton)?;
+    alternate(name, case, floor, baton, extent)
+}
+
+/// Rounds of both sides, of which now the one and now the other comes first.
+pub(super) fn alternate(
+    name: String,
+    case: &Case,
+    mut floor: Side,
+    mut baton: Side,
+    extent: Extent,
+) -> Result<Measured, Failure> {
     let count = extent.rounds();
     let mut rounds = Vec::new();
     for number in 1..=count {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::any;
 use baton_axum::{Auth, AuthLayer, Problem, Shape, auth_routes};
 use baton_core::Store;
 use baton_core::wire::Code;
@@ -73,7 +72,7 @@ fn around(routes: Router, proxy: Option<Proxy>, everybody: &AuthLayer, config: &
     let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(limits);
     // Behind the limits on bodies: a backend has its own.
     let routes = match proxy {
-        Some(proxy) => routes.fallback_service(any(Proxy::serve).with_state(proxy)),
+        Some(proxy) => routes.fallback_service(proxy),
         None => routes,
     };
     Edge::new(routes, &everybody.cors(), Proxies::new(config.trusted_proxies.clone()), ids, has_backends)

@@ -1,5 +1,6 @@
 //! What of a message's head concerns one connection, is a secret, or is somebody's claim, and what takes its place.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use axum::extract::Request;
@@ -122,14 +123,18 @@ impl Origin {
         let Some(client) = self.client else { return };
         let further = self.peer.filter(|peer| *peer != client);
         let plain = further.map_or_else(|| client.to_string(), |peer| format!("{client}, {peer}"));
-        let node = |ip: IpAddr| if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-        let mut forwarded = format!("for={}", node(client));
+        let mut forwarded = String::with_capacity(128);
+        let node = |forwarded: &mut String, ip: IpAddr| {
+            let _ = if ip.is_ipv6() { write!(forwarded, "for=\"[{ip}]\"") } else { write!(forwarded, "for={ip}") };
+        };
+        node(&mut forwarded, client);
         if let Some(host) = self.host.as_ref().and_then(|host| host.to_str().ok()) {
-            forwarded.push_str(&format!(";host=\"{host}\""));
+            let _ = write!(forwarded, ";host=\"{host}\"");
         }
-        forwarded.push_str(&format!(";proto={proto}"));
+        let _ = write!(forwarded, ";proto={proto}");
         if let Some(peer) = further {
-            forwarded.push_str(&format!(", for={}", node(peer)));
+            forwarded.push_str(", ");
+            node(&mut forwarded, peer);
         }
         for (name, value) in [(X_FORWARDED_FOR, plain), (FORWARDED, forwarded)] {
             if let Ok(value) = HeaderValue::try_from(value) {

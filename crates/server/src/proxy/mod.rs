@@ -18,9 +18,11 @@ mod targets;
 mod tunnel;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request};
 use axum::response::{IntoResponse as _, Response};
 use baton_axum::{AuthLayer, CurrentUser, Problem, Shape};
 use baton_core::wire::Code;
@@ -28,7 +30,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use tokio::task::JoinSet;
 use tower::util::BoxCloneSyncService;
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use crate::app::Mounted;
 use crate::config::{Config, Require, UpstreamConfig};
@@ -95,7 +97,8 @@ impl Proxy {
     }
 
     /// Answers a request that none of baton's own routes is for.
-    pub(crate) async fn serve(State(Self(routes)): State<Self>, request: Request) -> Response {
+    async fn serve(self, request: Request) -> Response {
+        let Self(routes) = self;
         let refuse = |status, code, message: &str| Problem::new(status, code, Shape::Bare, message).into_response();
         let Ok(host) = headers::host(&request) else {
             return refuse(StatusCode::BAD_REQUEST, Code::Malformed, "The request has to name one host.");
@@ -110,6 +113,22 @@ impl Proxy {
         };
         let Ok(response) = routes[found].service.clone().oneshot(request).await;
         response
+    }
+}
+
+/// Without what a handler of axum would clone and box for each request.
+impl Service<Request> for Proxy {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let answer = self.clone().serve(request);
+        Box::pin(async { Ok(answer.await) })
     }
 }
 
