@@ -102,6 +102,19 @@ export const checks = {
     await isAnswered(page, "refused after the window");
   },
 
+  async "two tabs"({ page, open, who }) {
+    await signIn(page, who);
+    const beside = await open();
+    await beside.load();
+    expect((await beside.finds()) === who.email, "not signed in in the second tab");
+    // Now the first one's token is two behind.
+    await windowPasses(WINDOW);
+    await isAnswered(beside, "the second tab is refused");
+    await isAnswered(page, "the first tab is refused");
+    await isAnswered(beside, "the second tab is refused after the first one's request");
+    await beside.close();
+  },
+
   async "lost answer"({ page, who, proxy }) {
     await signIn(page, who);
     proxy.fate = () => ({ instead: 502 });

@@ -11,9 +11,17 @@ const keepers = ["ng-token-auth", "angular-token", "devise-token-auth-client", "
 /** Those that load a page that a link has led to once more, without the session in its URL. */
 const reloaders = ["j-toker", "devise-token-auth-client"];
 
+const intercepted = { note: "with the interceptors", variant: "-interceptors" };
+
 export const clients = [
   ...keepers.map((name) => ({ name, settings: [[], [FORGIVE]] })),
+  { name: "devise-axios", ...intercepted, settings: [[FORGIVE]] },
   { name: "j-toker", settings: [[], [REPEAT], [REPEAT, FORGIVE]] },
   { name: "redux-token-auth", settings: [[], [REPEAT, PARAMS], [REPEAT, PARAMS, FORGIVE]] },
-  { name: "redux-token-auth", page: "redux-token-auth-interceptor", note: "with the interceptor", settings: [[REPEAT, PARAMS]] },
-].map((client) => ({ page: client.name, reloads: reloaders.includes(client.name), ...client, version: version(client.name) }));
+  { name: "redux-token-auth", ...intercepted, settings: [[REPEAT, PARAMS]] },
+].map((client) => ({
+  ...client,
+  version: version(client.name),
+  page: client.name + (client.variant ?? ""),
+  reloads: reloaders.includes(client.name),
+}));

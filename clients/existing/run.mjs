@@ -47,15 +47,16 @@ async function run(client, lines) {
   const context = await browser.createBrowserContext();
   const row = { ...client, lines, results: {} };
   try {
-    const page = await newPage(context, client, proxy.origin);
+    const open = () => newPage(context, client, proxy.origin);
+    const page = await open();
     const who = somebody();
     await register(server, who);
     for (const [name, check] of Object.entries(checks)) {
-      await page.forget();
       Object.assign(proxy, { seen: [], fate: () => "pass", answered: () => {} });
-      row.results[name] = await outcome(check({ page, proxy, who, server }), proxy).catch((cause) => {
+      row.results[name] = await outcome(check({ page, open, proxy, who, server }), proxy).catch((cause) => {
         throw new Error(`${client.page}, ${lines.join(", ") || "defaults"}: ${name}`, { cause });
       });
+      await page.forget();
     }
     return row;
   } finally {
@@ -121,10 +122,13 @@ async function newPage(context, client, api) {
       const isThere = (reloads) => "client" in window && !(reloads && new URLSearchParams(location.search).has("token"));
       await tab.waitForFunction(isThere, { polling: 20 }, client.reloads);
     },
-    /** Forgets what was stored. */
+    /** Forgets what was stored, at the end of a check. */
     async forget() {
-      await devtools.send("Storage.clearDataForOrigin", { origin: new URL(url).origin, storageTypes: "cookies,local_storage" });
+      // By the page itself: what it has just written would come after what the browser forgets.
+      await tab.evaluate(() => localStorage.clear());
+      await devtools.send("Storage.clearDataForOrigin", { origin: pages.origin, storageTypes: "cookies" });
     },
+    close: () => tab.close(),
     /** Who is signed in when the page has loaded, in the eyes of the client. */
     finds: () => tab.evaluate(() => window.client.ready),
     /** What the client does: so many times at the same time. A finding if it says that it went wrong. */

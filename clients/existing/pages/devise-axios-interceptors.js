@@ -1,0 +1,2 @@
+import "./interceptors.js";
+import "./devise-axios.js";

@@ -1,0 +1,2 @@
+import "./interceptors.js";
+import "./redux-token-auth.js";
