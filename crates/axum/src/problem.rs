@@ -36,7 +36,8 @@ pub enum Shape {
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
-    body: Body,
+    /// Boxed, so that what may fail with it stays small.
+    body: Box<Body>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -69,7 +70,7 @@ impl Problem {
             status: (shape == Shape::Status).then_some("error"),
             success: (shape != Shape::Bare).then_some(false),
         };
-        Self { status, body, headers: Vec::new() }
+        Self { status, body: Box::new(body), headers: Vec::new() }
     }
 
     /// 401 with a challenge that names no error: it is not about a token.
@@ -158,7 +159,7 @@ impl Problem {
         errors.insert("full_messages".into(), Value::Array(full));
         let errors = Errors::Fields(errors);
         let body = Body { code: Code::Invalid.as_str(), data, errors, status: Some("error"), success: None };
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, body, headers: Vec::new() }
+        Self { status: StatusCode::UNPROCESSABLE_ENTITY, body: Box::new(body), headers: Vec::new() }
     }
 
     /// Sign-in failed, for whatever reason.
