@@ -42,15 +42,14 @@ impl RequestIds {
 pub(crate) struct Line {
     id: Option<HeaderValue>,
     method: &'static str,
-    /// `None` if nobody wants to read the line.
-    path: Option<String>,
-    start: Instant,
+    /// The path, and when the request came. `None` if nobody wants to read the line.
+    seen: Option<(String, Instant)>,
 }
 
 impl Line {
     pub(crate) fn begin(ids: &RequestIds, method: &Method, path: &str) -> Self {
-        let path = tracing::enabled!(tracing::Level::INFO).then(|| shortened(path).to_owned());
-        Self { id: ids.next(), method: known(method), path, start: Instant::now() }
+        let seen = tracing::enabled!(tracing::Level::INFO).then(|| (shortened(path).to_owned(), Instant::now()));
+        Self { id: ids.next(), method: known(method), seen }
     }
 
     /// The request's id.
@@ -60,8 +59,8 @@ impl Line {
 
     /// Logs the request when its response head is ready, and gives the response its id.
     pub(crate) fn end(self, response: &mut Response) {
-        let Self { id, method, path, start } = self;
-        if let Some(path) = path {
+        let Self { id, method, seen } = self;
+        if let Some((path, start)) = seen {
             let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1000.0);
             let ms = (ms * 1000.0).round() / 1000.0;
             let request = id.as_ref().and_then(|id| id.to_str().ok());

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use baton_axum::{ClientAddr, Problem, Shape};
 use baton_core::wire::Code;
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, ORIGIN, TRANSFER_ENCODING, VARY};
 use http::{HeaderValue, Method, Request, StatusCode};
 use tower::{Layer as _, Service as _};
@@ -54,7 +55,12 @@ impl Edge {
     }
 
     /// Answers a request that came from `peer`.
-    pub(crate) async fn answer<B>(&self, mut request: Request<B>, peer: SocketAddr, place: Option<Place>) -> Response
+    pub(crate) async fn answer<B>(
+        self,
+        mut request: Request<B>,
+        peer: SocketAddr,
+        place: Option<Place>,
+    ) -> Result<Response, Infallible>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
@@ -74,7 +80,7 @@ impl Edge {
         if is_last {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        response
+        Ok(response)
     }
 
     /// Refuses a request that says two lengths, and ends its connection: to somebody on its way, what follows it may be its body.
@@ -87,22 +93,29 @@ impl Edge {
         response
     }
 
-    async fn pass_on(&self, request: Request<Body>) -> Response {
+    /// Calls before it is polled: a future that keeps the request for later would be as large again.
+    fn pass_on(&self, request: Request<Body>) -> impl Future<Output = Response> + Send + use<> {
         let is_from_page = request.headers().contains_key(ORIGIN);
         let is_options = request.method() == Method::OPTIONS;
         // tower-http's layer answers every `OPTIONS` itself. What a gateway asks is no page's call, whatever it says of the
         // request that it asks about; and an `OPTIONS` that is no preflight is for the backends to answer, where there are any.
         let is_preflight = is_from_page && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if forward_auth::is_at(request.uri().path()) || self.0.has_backends && is_options && !is_preflight {
-            return infallible(self.0.routes.clone().call(request).await);
+        let is_for_anybody =
+            forward_auth::is_at(request.uri().path()) || self.0.has_backends && is_options && !is_preflight;
+        let is_for_page = !is_for_anybody && (is_from_page || is_options);
+        let answer = if is_for_page {
+            Either::Left(self.0.to_pages.clone().call(request))
+        } else {
+            Either::Right(self.0.routes.clone().call(request))
+        };
+        async move {
+            let mut response = infallible(answer.await);
+            if !is_for_anybody && !is_for_page {
+                // A cache must not give this answer to a page.
+                response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+            }
+            response
         }
-        if is_from_page || is_options {
-            return infallible(self.0.to_pages.clone().call(request).await);
-        }
-        let mut response = infallible(self.0.routes.clone().call(request).await);
-        // A cache must not give this answer to a page.
-        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
-        response
     }
 }
 
@@ -137,7 +150,7 @@ mod tests {
         let call = |path: &str| {
             let request = Request::get(path).body(Body::empty()).unwrap();
             let edge = edge.clone();
-            async move { edge.answer(request, peer, None).await }
+            async move { infallible(edge.answer(request, peer, None).await) }
         };
 
         let response = call("/panics").await;

@@ -1,10 +1,11 @@
 //! Sockets and connections: HTTP/1.1 and HTTP/2 over plain TCP.
 
-use std::convert::Infallible;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::header::TRANSFER_ENCODING;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -121,12 +122,12 @@ fn connection(
     let two_lengths = TwoLengths::default();
     let stream = FirstBytes::within(limit, stream, two_lengths.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, place) = (edge.clone(), place.clone());
         // Those of the one request that comes in chunks.
         let is_ambiguous = request.headers().contains_key(TRANSFER_ENCODING) && two_lengths.were_said();
-        async move {
-            let answer = if is_ambiguous { edge.refuse(&request) } else { edge.answer(request, peer, place).await };
-            Ok::<_, Infallible>(answer)
+        if is_ambiguous {
+            Either::Left(ready(Ok(edge.refuse(&request))))
+        } else {
+            Either::Right(edge.clone().answer(request, peer, place.clone()))
         }
     });
     builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned()

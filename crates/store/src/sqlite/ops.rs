@@ -28,11 +28,14 @@ pub(super) struct Tx<'a> {
     pub(super) spoilt: Cell<bool>,
     /// What becomes of sessions that may be remembered.
     pub(super) changes: RefCell<Vec<Change>>,
+    /// Whether something in the file is sure to be another than before. SQLite writes nothing where a row stays what it was,
+    /// and counts it as changed all the same.
+    pub(super) writes: Cell<bool>,
 }
 
 impl<'a> Tx<'a> {
     pub(super) fn new(connection: &'a Connection, time: &'a StoreTime) -> Self {
-        Self { connection, time, spoilt: Cell::new(false), changes: RefCell::default() }
+        Self { connection, time, spoilt: Cell::new(false), changes: RefCell::default(), writes: Cell::new(false) }
     }
 
     pub(super) fn changes(&self, change: Change) {
@@ -111,6 +114,9 @@ pub(super) fn swap(tx: &Tx<'_>, client: ClientId, swap: &Swap, seen_from: Option
     };
     if made == 1 {
         tx.changes(Change::Swapped(client, *swap, now));
+        if swap.generation != expect.generation {
+            tx.writes.set(true);
+        }
         return Ok(Swapped::Done(now));
     }
     Ok(rows::find_session(tx.connection, client)?.map_or(Swapped::Gone, Swapped::Moved))
@@ -280,6 +286,7 @@ pub(super) fn end_session(tx: &Tx<'_>, account: AccountId, client: ClientId, tra
     let ended =
         tx.execute("DELETE FROM sessions WHERE client = ?1 AND account = ?2", params![client.as_bytes(), account.0])?;
     if ended == 1 {
+        tx.writes.set(true);
         leave(tx, trace, Some(account))?;
     }
     Ok(ended == 1)
@@ -509,18 +516,23 @@ pub(super) fn bind_keys(tx: &Tx<'_>, fingerprints: &[String]) -> rusqlite::Resul
     Ok(KeyBinding::Bound)
 }
 
-/// A write that changes nothing that anybody looks at.
+/// A write that nobody minds.
 pub(super) fn touch(tx: &Tx<'_>) -> rusqlite::Result<()> {
-    tx.execute("UPDATE meta SET value = value WHERE name = 'time'", []).map(drop)
+    keep_time(tx, tx.time.now())
 }
 
 /// Moves the high-water mark up to the store's time.
 pub(super) fn keep_time(tx: &Tx<'_>, now: Timestamp) -> rusqlite::Result<()> {
-    tx.execute("UPDATE meta SET value = ?1 WHERE name = 'time' AND value < ?1", [now.as_millis()]).map(drop)
+    let moved = tx.execute("UPDATE meta SET value = ?1 WHERE name = 'time' AND value < ?1", [now.as_millis()])?;
+    if moved == 1 {
+        tx.writes.set(true);
+    }
+    Ok(())
 }
 
 fn insert_session(tx: &Tx<'_>, account: AccountId, new: &NewSession, now: Timestamp) -> rusqlite::Result<Session> {
     let session = Session::new(new.client, account, now, new.renewal);
+    tx.writes.set(true);
     tx.execute(
         "INSERT INTO sessions (client, account, generation, handed_out_at, confirmed, created_at, expires_at, purge_at,
                                last_seen_at, user_agent, ip)

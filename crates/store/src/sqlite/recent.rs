@@ -5,6 +5,7 @@
 //! any process ([`WalIndex`]), but those of this process' writer, which says what they change.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,11 +43,30 @@ enum State {
 /// No mark is that.
 const UNKNOWN: u64 = 0;
 
+type ByName = BuildHasherDefault<Name>;
+
+/// Names of sessions are drawn at random, and only those that exist are kept: there is nothing to mix.
+#[derive(Default)]
+struct Name(u64);
+
+impl Hasher for Name {
+    fn write(&mut self, bytes: &[u8]) {
+        // Not the first half, of which a byte has chosen the shard, nor the length, which comes before.
+        if let Some(half) = bytes.last_chunk() {
+            self.0 = u64::from_ne_bytes(*half);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What was used lately is in `young`. When that is full, it takes the place of `old`, which is forgotten.
 #[derive(Default)]
 struct Shard {
-    young: HashMap<ClientId, Entry>,
-    old: HashMap<ClientId, Entry>,
+    young: HashMap<ClientId, Entry, ByName>,
+    old: HashMap<ClientId, Entry, ByName>,
     /// Sessions in each of the two.
     room: usize,
 }
@@ -208,7 +228,9 @@ impl Recent {
 
 impl Shard {
     fn get(&mut self, client: ClientId) -> Option<&Entry> {
-        if let Some(entry) = self.old.remove(&client) {
+        if !self.young.contains_key(&client)
+            && let Some(entry) = self.old.remove(&client)
+        {
             self.put(client, entry);
         }
         self.young.get(&client)

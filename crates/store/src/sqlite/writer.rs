@@ -343,8 +343,10 @@ impl Worker {
         if keep_time && has_changed {
             ops::keep_time(&tx, now).map_err(|error| Failure::of("keep the time", error))?;
         }
+        // Whether there is a commit to look for has to be sure.
+        let from = mark.filter(|_| has_changed == tx.writes.get());
         let changes = has_changed.then(|| tx.changes.take());
-        self.last_commit = self.recent.around(mark, changes, || execute("COMMIT")).map_err(|error| {
+        self.last_commit = self.recent.around(from, changes, || execute("COMMIT")).map_err(|error| {
             let failure = Failure::of_commit(error);
             self.log_in_doubt = matches!(failure, Failure::Uncertain(_));
             failure
