@@ -109,14 +109,21 @@ fn one(reader: &mut Reader<'_>, realms: &[RealmConfig]) -> UpstreamConfig {
     const SHORTEST: Duration = Duration::from_millis(10);
     let idle = reader.duration("idle_timeout", Duration::ZERO..=DAY);
     let most = reader.number("max_body_bytes", 0..=i64::MAX);
+    let (require, jwt_audience) = (require(reader, realms), audience(reader, "jwt_audience"));
+    if require == Require::None && jwt_audience.is_some() {
+        reader.refuse(
+            "jwt_audience",
+            "is for what says who is signed in, and with require = \"none\" nobody is looked at",
+        );
+    }
     UpstreamConfig {
         path: path(reader, realms),
         host: host(reader),
         targets: targets(reader),
-        require: require(reader, realms),
+        require,
         strip_path: reader.flag("strip_path"),
         pass_token: reader.flag("pass_token"),
-        jwt_audience: audience(reader, "jwt_audience"),
+        jwt_audience,
         jwt_header: reader
             .choice("jwt_header", [("x-auth-jwt", JwtHeader::Own), ("authorization", JwtHeader::Authorization)]),
         preserve_host: reader.flag("preserve_host"),

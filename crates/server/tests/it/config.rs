@@ -652,3 +652,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn backends_are_checked_as_well() {
+    for (table, why) in [
+        ("", "upstream[1].targets = [] (default): has to name at least one address"),
+        ("targets = ['127.0.0.1:8000']", "\"127.0.0.1:8000\" is not an http or https address"),
+        ("targets = ['http://a/b']", "\"http://a/b\" is not an http or https address"),
+        ("path = 'things'", "upstream[1].path = \"things\" (--set): has to be a path such as"),
+        ("path = '/a/../b'", "upstream[1].path"),
+        ("path = '/auth/things'", "is below /auth, where the auth routes are"),
+        ("host = 'a:80'", "has to be the name of a host, without a port"),
+        ("require = 'admin'", "has to be \"any\", \"optional\", \"none\" or the name of a realm: \"user\""),
+        ("response_timeout = 0", "upstream[1].response_timeout"),
+        ("health_path = 'up'", "has to be a path such as"),
+        ("jwt_audience = 7", "upstream[1].jwt_audience = 7 (--set): has to be a text"),
+        ("jwt_header = 'cookie'", "has to be one of \"x-auth-jwt\", \"authorization\""),
+        ("jwt_audience = 'things', require = 'none'", "with require = \"none\" nobody is looked at"),
+        ("colour = 'red'", "upstream[1].colour (--set): there is no such setting"),
+    ] {
+        let said = complaints(&set(&[&format!("upstream=[{{ {table} }}]")]));
+        assert!(said.contains(why), "{table}: {said}");
+    }
+    let twice = complaints(&set(&["upstream=[{ targets = ['http://a'] }, { targets = ['http://b'], path = '/' }]"]));
+    assert!(twice.contains("upstream[2]: is for the same host and path as upstream[1]"), "{twice}");
+    for (assignment, why) in [
+        ("jwt.keys_file=", "jwt.keys_file = \"\" (--set): must not be empty"),
+        ("jwt.lifetime=9s", "has to be from 10s to 1h"),
+        ("jwt.lifetime=2h", "has to be from 10s to 1h"),
+        ("realms.admin.jwt.lifetime=1m", "realms.admin.jwt.lifetime (--set): is the whole server's"),
+    ] {
+        let said = complaints(&set(&[assignment]));
+        assert!(said.contains(why), "{assignment}: {said}");
+    }
+}
