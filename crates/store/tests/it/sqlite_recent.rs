@@ -183,7 +183,14 @@ async fn what_came_to_nothing_is_not_remembered() {
 #[tokio::test]
 async fn nothing_is_remembered_of_a_file_that_is_closed() {
     let bench = bench().await;
+    // So that closing has nothing to write, which would be seen.
+    let empty =
+        |connection: &rusqlite::Connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    bench.store.aside(empty).await.expect("aside").expect("checkpoint");
+    bench.look().await;
     bench.store.close().await.expect("close");
+    let answer = bench.store.find(client(3)).await;
+    assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
     assert!(bench.reading.end_session(bench.account, client(1), &Trace::NONE).await.expect("end"));
     for number in 1..=2 {
         let answer = bench.store.find(client(number)).await;
