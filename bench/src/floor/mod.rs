@@ -90,8 +90,8 @@ fn away(failure: Failure) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, failure.to_string())
 }
 
-/// Rows or hashes of a floor's own: so many that no two requests that are under way meet in one, though one of them is held up.
-const ENTRIES: usize = 4096;
+/// Rows of a floor's own: as many as the suite has users, so that no two requests that are under way meet in one.
+const ENTRIES: usize = 256;
 
 /// Takes turns, over all threads.
 #[derive(Debug, Default)]

@@ -308,7 +308,9 @@ export class Keeper {
     else events.emit(about, { uid, elsewhere });
   }
 
-  readonly #online = () => {
+  readonly #online = async () => {
+    // One that has begun without a network fails.
+    await this.#recovery;
     if (this.#doubt !== undefined) void this.recover();
   };
 

@@ -256,6 +256,26 @@ test("several that ask who is signed in after a loss share a request", async () 
   asked.answer(2);
 });
 
+test("when the network comes back, the token is asked for again, also if an attempt is about to fail", async (t) => {
+  const listeners = new Map<string, EventListener>();
+  const listen = (name: string, listener: EventListener) => void listeners.set(name, listener);
+  Object.assign(globalThis, { addEventListener: listen });
+  t.after(() => Object.assign(globalThis, { addEventListener: undefined }));
+  const { baton, next, queue } = client(1);
+  const lost = baton.fetch("/orders", { method: "POST", body: "x" });
+  (await next()).fail();
+  await assert.rejects(lost);
+  const doomed = await next();
+  listeners.get("online")?.(new Event("online"));
+  assert.deepEqual(queue, []);
+  doomed.fail();
+  const asks = await next();
+  assert.equal(asks.url.pathname, "/auth/validate_token");
+  asks.answer(2);
+  await new Promise((resolve) => baton.on("token", resolve));
+  assert.equal(held(baton), 2);
+});
+
 test("requests to other origins carry nothing", async () => {
   const { baton, next } = client(1);
   for (const url of ["https://elsewhere.test/a", "http://api.test/a", "https://api.test:8443/a", "//api.test.evil.test/"]) {
