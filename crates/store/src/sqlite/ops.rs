@@ -42,12 +42,14 @@ impl<'a> Tx<'a> {
         self.changes.borrow_mut().push(change);
     }
 
-    /// To be called before sessions of the account are removed.
-    fn changes_account(&self, account: AccountId) -> rusqlite::Result<()> {
-        for client in rows::clients_of(self.connection, account)? {
-            self.changes(Change::Changed(client));
+    /// Removes sessions with a statement that returns their names. How many there were.
+    fn remove_sessions(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        let removed = rows::clients(&mut *self.connection.prepare_cached(sql)?, params)?;
+        if !removed.is_empty() {
+            self.writes.set(true);
         }
-        Ok(())
+        self.changes.borrow_mut().extend(removed.iter().copied().map(Change::Changed));
+        Ok(removed.len())
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
@@ -178,7 +180,8 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
     if update.if_password.as_ref().is_some_and(|checked| *checked != password) {
         return Ok(Err(Unchanged::Overtaken));
     }
-    tx.changes_account(account)?;
+    let concerned = rows::clients_of(tx.connection, account)?;
+    tx.changes.borrow_mut().extend(concerned.into_iter().map(Change::Changed));
     let now = tx.time.now().as_millis();
     let permit = update.permit.as_ref();
     let made = tx.execute(
@@ -214,13 +217,13 @@ fn update_row(tx: &Tx<'_>, account: AccountId, update: &AccountUpdate) -> rusqli
     match update.end {
         EndSessions::None => {}
         EndSessions::AllBut(kept) => {
-            tx.execute(
-                "DELETE FROM sessions WHERE account = ?1 AND client <> ?2",
+            tx.remove_sessions(
+                "DELETE FROM sessions WHERE account = ?1 AND client <> ?2 RETURNING client",
                 params![account.0, kept.as_bytes()],
             )?;
         }
         EndSessions::All => {
-            tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
+            tx.remove_sessions(SESSIONS_OF_ACCOUNT, [account.0])?;
         }
     }
     if update.void_one_time {
@@ -237,10 +240,11 @@ fn password_of(tx: &Tx<'_>, account: AccountId) -> rusqlite::Result<Option<Passw
         .optional()
 }
 
+const SESSIONS_OF_ACCOUNT: &str = "DELETE FROM sessions WHERE account = ?1 RETURNING client";
+
 /// False if there is no such account.
 pub(super) fn delete_account(tx: &Tx<'_>, account: AccountId, trace: &Trace) -> rusqlite::Result<bool> {
-    tx.changes_account(account)?;
-    tx.execute("DELETE FROM sessions WHERE account = ?1", [account.0])?;
+    tx.remove_sessions(SESSIONS_OF_ACCOUNT, [account.0])?;
     // One-time tokens go with the row.
     let existed = tx.execute("DELETE FROM accounts WHERE id = ?1", [account.0])? == 1;
     if existed {
@@ -267,14 +271,14 @@ pub(super) fn create_session(
 
 /// Adds a session, in the place of the least recently used ones if there are too many.
 fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -> rusqlite::Result<Session> {
-    tx.changes_account(account)?;
     let session = insert_session(tx, account, new, tx.time.now())?;
     // The new one is kept whatever the times say, so the others share what remains. Same order as in the list of sessions.
-    tx.execute(
+    tx.remove_sessions(
         "DELETE FROM sessions WHERE client IN (
              SELECT client FROM sessions WHERE account = ?1 AND client <> ?2
              ORDER BY last_seen_at DESC, created_at DESC, client DESC
-             LIMIT -1 OFFSET ?3)",
+             LIMIT -1 OFFSET ?3)
+         RETURNING client",
         params![account.0, new.client.as_bytes(), new.max_devices.saturating_sub(1)],
     )?;
     Ok(session)
@@ -282,11 +286,11 @@ fn insert_session_with_room(tx: &Tx<'_>, account: AccountId, new: &NewSession) -
 
 /// False if the account has no such session.
 pub(super) fn end_session(tx: &Tx<'_>, account: AccountId, client: ClientId, trace: &Trace) -> rusqlite::Result<bool> {
-    tx.changes(Change::Changed(client));
-    let ended =
-        tx.execute("DELETE FROM sessions WHERE client = ?1 AND account = ?2", params![client.as_bytes(), account.0])?;
+    let ended = tx.remove_sessions(
+        "DELETE FROM sessions WHERE client = ?1 AND account = ?2 RETURNING client",
+        params![client.as_bytes(), account.0],
+    )?;
     if ended == 1 {
-        tx.writes.set(true);
         leave(tx, trace, Some(account))?;
     }
     Ok(ended == 1)
@@ -419,7 +423,8 @@ pub(super) fn settle(tx: &Tx<'_>, id: i64, attempt: u32, outcome: Outcome) -> ru
 
 const PURGE_SESSIONS: &str = "
     DELETE FROM sessions WHERE expires_at <= ?1 AND client IN (
-        SELECT client FROM sessions WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2)";
+        SELECT client FROM sessions WHERE purge_at <= ?1 ORDER BY purge_at LIMIT ?2)
+    RETURNING client";
 
 /// What that has left of those that it looked at.
 const PUT_OFF_SESSIONS: &str = "
@@ -430,10 +435,7 @@ const PUT_OFF_SESSIONS: &str = "
 /// that has been renewed meanwhile is put off.
 pub(super) fn purge_sessions(tx: &Tx<'_>, limit: u32) -> rusqlite::Result<(u32, u32)> {
     let now = tx.time.now().as_millis();
-    let purged = tx.execute(PURGE_SESSIONS, params![now, limit])? as u32;
-    if purged > 0 {
-        tx.changes(Change::All);
-    }
+    let purged = tx.remove_sessions(PURGE_SESSIONS, params![now, limit])? as u32;
     let put_off = tx.execute(PUT_OFF_SESSIONS, params![now, limit - purged])? as u32;
     Ok((purged + put_off, purged))
 }

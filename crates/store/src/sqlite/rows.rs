@@ -9,7 +9,7 @@ use baton_core::ports::{Login, SessionEntry};
 use baton_core::session::{Account, AccountId, Device, PasswordHash, Permit, Profile, Session};
 use baton_core::token::{ClientId, Generation};
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 
 /// The columns of a session, in the order in which [`session_at`] reads them.
 macro_rules! session_columns {
@@ -145,16 +145,13 @@ pub(super) fn ended_sessions(
     account: Option<AccountId>,
     limit: u32,
 ) -> rusqlite::Result<Vec<ClientId>> {
-    let client = |row: &Row<'_>| row.get(0).map(ClientId::from_bytes);
+    let prepare = |sql| connection.prepare_cached(sql);
     match account {
-        Some(account) => connection
-            .prepare_cached("SELECT client FROM ended_sessions WHERE account = ?1 LIMIT ?2")?
-            .query_map([account.0, limit.into()], client)?
-            .collect(),
-        None => connection
-            .prepare_cached("SELECT client FROM ended_sessions LIMIT ?1")?
-            .query_map([limit], client)?
-            .collect(),
+        Some(account) => clients(
+            &mut *prepare("SELECT client FROM ended_sessions WHERE account = ?1 LIMIT ?2")?,
+            [account.0, limit.into()],
+        ),
+        None => clients(&mut *prepare("SELECT client FROM ended_sessions LIMIT ?1")?, [limit]),
     }
 }
 
@@ -190,10 +187,12 @@ pub(super) fn sessions_of(connection: &Connection, account: AccountId) -> rusqli
 
 /// The names of an account's sessions.
 pub(super) fn clients_of(connection: &Connection, account: AccountId) -> rusqlite::Result<Vec<ClientId>> {
-    connection
-        .prepare_cached("SELECT client FROM sessions WHERE account = ?1")?
-        .query_map([account.0], |row| row.get(0).map(ClientId::from_bytes))?
-        .collect()
+    clients(&mut *connection.prepare_cached("SELECT client FROM sessions WHERE account = ?1")?, [account.0])
+}
+
+/// What a statement answers whose rows are names of sessions.
+pub(super) fn clients(statement: &mut Statement<'_>, params: impl Params) -> rusqlite::Result<Vec<ClientId>> {
+    statement.query_map(params, |row| row.get(0).map(ClientId::from_bytes))?.collect()
 }
 
 /// The latest time at which anything was written, by any process.

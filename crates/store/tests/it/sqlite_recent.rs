@@ -99,10 +99,13 @@ async fn every_change_is_seen_at_the_next_look() {
     bench.look().await;
     store.end_session(id, client(4), &Trace::NONE).await.expect("end");
     bench.look().await;
+    // Each at a time of its own, so that it is known to be a commit and nothing but what it changes is forgotten.
+    bench.clock.advance(Duration::from_millis(1));
     let rename = AccountUpdate { uid: Some("grace".to_owned()), ..AccountUpdate::default() };
     store.update_account(id, rename, &Trace::NONE).await.expect("update");
     bench.look().await;
     assert_eq!(bench.find(2).await.expect("there").account.uid, "grace");
+    bench.clock.advance(Duration::from_millis(1));
     let end = AccountUpdate { end: EndSessions::AllBut(client(2)), ..AccountUpdate::default() };
     store.update_account(id, end, &Trace::NONE).await.expect("update");
     bench.look().await;
