@@ -3,6 +3,7 @@
 mod file;
 pub mod jwt;
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,12 +86,20 @@ pub enum KeysError {
 ///
 /// # Errors
 /// [`KeysError`]: no file, unreadable, readable by others, or malformed. Never shows a key.
-pub fn load(source: &KeySource) -> Result<KeyRing, KeysError> {
+pub fn load(source: &KeySource<KeyRing>) -> Result<KeyRing, KeysError> {
+    load_with(source, KeysError::Missing, KeyRing::parse)
+}
+
+fn load_with<K: Clone, E: Display>(
+    source: &KeySource<K>,
+    missing: impl FnOnce(PathBuf) -> KeysError,
+    parse: impl FnOnce(&str) -> Result<K, E>,
+) -> Result<K, KeysError> {
     match source {
-        KeySource::Given(ring) => Ok(ring.clone()),
+        KeySource::Given(keys) => Ok(keys.clone()),
         KeySource::File(path) => {
-            let text = file::read(path)?.ok_or_else(|| KeysError::Missing(path.clone()))?;
-            KeyRing::parse(&text).map_err(|error| KeysError::Malformed(path.clone(), error.to_string()))
+            let text = file::read(path)?.ok_or_else(|| missing(path.clone()))?;
+            parse(&text).map_err(|error| KeysError::Malformed(path.clone(), error.to_string()))
         }
     }
 }

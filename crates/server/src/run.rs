@@ -10,7 +10,7 @@ use baton_store::clock::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
-use crate::config::{Config, JwtKeySource, KeySource, Problems, Sources};
+use crate::config::{Config, KeySource, Problems, Sources};
 use crate::keys::Keys;
 use crate::start::{Routes, start};
 use crate::{keys, logging};
@@ -29,7 +29,7 @@ pub(crate) fn dev(sources: &Sources, data_dir: &Path) -> Result<(), Failure> {
     {
         tracing::info!(file = %path.display(), "made a key");
     }
-    if let JwtKeySource::File(path) = &config.jwt.keys
+    if let KeySource::File(path) = &config.jwt.keys
         && config.sends_jwts()
         && keys::jwt::ensure(path)?
     {

@@ -1,5 +1,6 @@
 //! Where the keys are.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use baton_core::KeyRing;
@@ -8,34 +9,47 @@ use baton_core::token::parse_keys;
 use super::reader::Reader;
 use super::values::{ENV_KEYS, Origin, Values};
 
-/// Where the keys are.
+/// Where keys are.
 #[derive(Debug, Clone)]
-pub enum KeySource {
+pub enum KeySource<K> {
     /// In a file.
     File(PathBuf),
     /// They were given in the environment.
-    Given(KeyRing),
+    Given(K),
 }
 
-pub(super) fn read(reader: &mut Reader<'_>, values: &Values, env: &[(String, String)]) -> KeySource {
-    const KEY: &str = "keys.file";
-    let file = reader.text(KEY);
-    if parse_keys(&file).is_ok_and(|keys| !keys.is_empty()) {
-        reader.refuse_unseen(KEY, "is a key; it has to be the path of a file that holds it");
+/// Those that tokens are signed with.
+pub(super) fn read(reader: &mut Reader<'_>, values: &Values, env: &[(String, String)]) -> KeySource<KeyRing> {
+    let is_key = |text: &str| parse_keys(text).is_ok_and(|keys| !keys.is_empty());
+    source(reader, values, env, ("keys.file", ENV_KEYS), is_key, KeyRing::parse)
+}
+
+/// The file that a setting names, or what a variable holds instead. `is_key`: whether a text is a key and no path.
+pub(super) fn source<K, E: Display>(
+    reader: &mut Reader<'_>,
+    values: &Values,
+    env: &[(String, String)],
+    (key, variable): (&'static str, &'static str),
+    is_key: impl FnOnce(&str) -> bool,
+    parse: impl FnOnce(&str) -> Result<K, E>,
+) -> KeySource<K> {
+    let file = reader.text(key);
+    if is_key(&file) {
+        reader.refuse_unseen(key, "is a key; it has to be the path of a file that holds it");
     } else if file.is_empty() {
-        reader.refuse(KEY, "must not be empty");
+        reader.refuse(key, "must not be empty");
     }
-    let Some((_, text)) = env.iter().find(|(name, _)| name == ENV_KEYS) else {
+    let Some((_, text)) = env.iter().find(|(name, _)| name == variable) else {
         return KeySource::File(file.into());
     };
-    let chosen = values.get(None, KEY).is_some_and(|entry| !matches!(entry.origin, Origin::Default | Origin::Preset));
+    let chosen = values.get(None, key).is_some_and(|entry| !matches!(entry.origin, Origin::Default | Origin::Preset));
     if chosen {
-        reader.refuse(KEY, format!("{ENV_KEYS} is set as well; which of the two holds the keys?"));
+        reader.refuse(key, format!("{variable} is set as well; which of the two holds the keys?"));
     }
-    match KeyRing::parse(text) {
-        Ok(ring) => KeySource::Given(ring),
+    match parse(text) {
+        Ok(keys) => KeySource::Given(keys),
         Err(error) => {
-            reader.refuse_other(ENV_KEYS, error);
+            reader.refuse_other(variable, error);
             KeySource::File(file.into())
         }
     }

@@ -26,7 +26,7 @@ mod values;
 
 pub use crate::client_addr::TrustedProxies;
 pub use events::EventsConfig;
-pub use jwt::{JwtConfig, JwtKeySource};
+pub use jwt::JwtConfig;
 pub use keys::KeySource;
 pub use log::{Format, LogConfig};
 pub use mail::MailConfig;
@@ -40,6 +40,7 @@ pub use values::{DEFAULT_FILE, Origin, Sources};
 use reader::{Reader, complaint};
 use values::Values;
 
+use baton_core::KeyRing;
 use baton_store::redis::RedisOptions;
 
 use crate::keys::KeysError;
@@ -56,7 +57,7 @@ pub struct Config {
     /// Where sessions are, if not with the accounts.
     pub sessions: Option<Box<RedisOptions>>,
     /// Where the keys are.
-    pub keys: KeySource,
+    pub keys: KeySource<KeyRing>,
     /// How backends are told who is signed in, so that they can tell it is true.
     pub jwt: JwtConfig,
     /// Who sends letters, and how they read.

@@ -17,8 +17,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{KeysError, MOST, file};
-use crate::config::JwtKeySource;
+use super::{KeysError, MOST, file, load_with};
+use crate::config::KeySource;
 
 /// The keys, of which there is at least one. `Debug` shows their names alone.
 pub struct JwtKeys {
@@ -110,14 +110,8 @@ impl fmt::Debug for JwtKeys {
 ///
 /// # Errors
 /// [`KeysError`].
-pub fn load(source: &JwtKeySource) -> Result<Arc<JwtKeys>, KeysError> {
-    match source {
-        JwtKeySource::Given(keys) => Ok(Arc::clone(keys)),
-        JwtKeySource::File(path) => {
-            let text = file::read(path)?.ok_or_else(|| KeysError::MissingJwt(path.clone()))?;
-            parse(path, &text).map(Arc::new)
-        }
-    }
+pub fn load(source: &KeySource<Arc<JwtKeys>>) -> Result<Arc<JwtKeys>, KeysError> {
+    load_with(source, KeysError::MissingJwt, |text| JwtKeys::parse(text).map(Arc::new))
 }
 
 /// Makes a file with one fresh key unless there is a file already, which is left alone. True if it was made.
@@ -137,7 +131,8 @@ pub fn add(path: &Path) -> Result<String, KeysError> {
         return Ok(format!("made {} with one key", path.display()));
     }
     let text = file::read(path)?.ok_or_else(|| KeysError::MissingJwt(path.to_owned()))?;
-    let count = parse(path, &text)?.kids().len();
+    let keys = JwtKeys::parse(&text).map_err(|error| KeysError::Malformed(path.to_owned(), error.to_string()))?;
+    let count = keys.kids().len();
     if count == MOST {
         return Err(KeysError::Full(path.to_owned()));
     }
@@ -170,10 +165,6 @@ const FILE_HEAD: &str = "\
 # The keys that baton signs JWTs for backends with. Whoever has one can claim to be anybody: it is for the server alone. The first
 # key signs, all of them are published at /.well-known/jwks.json. `baton keys new --jwt --file` puts a new one in front.
 ";
-
-fn parse(path: &Path, text: &str) -> Result<JwtKeys, KeysError> {
-    JwtKeys::parse(text).map_err(|error| KeysError::Malformed(path.to_owned(), error.to_string()))
-}
 
 /// RFC 7638 §3, RFC 8037 §2: the required members in the order of their names, without a space.
 fn thumbprint(x: &str) -> String {
@@ -220,7 +211,7 @@ mod tests {
         let path = folder.path().join("jwt.keys");
         add(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        let kids = || load(&JwtKeySource::File(path.clone())).unwrap().kids().to_vec();
+        let kids = || load(&KeySource::File(path.clone())).unwrap().kids().to_vec();
         let first = kids();
         for count in 2..=MOST {
             let before = kids();
