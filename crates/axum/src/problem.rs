@@ -42,7 +42,7 @@ pub struct Problem {
 }
 
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Body {
+struct Body {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<Value>,

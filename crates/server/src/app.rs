@@ -78,7 +78,7 @@ fn around(routes: Router, proxy: Option<Proxy>, everybody: &AuthLayer, config: &
     Edge::new(routes, &everybody.cors(), Proxies::new(config.trusted_proxies.clone()), ids, has_backends)
 }
 
-async fn not_found(uri: Uri) -> Problem {
+pub(crate) async fn not_found(uri: Uri) -> Problem {
     let message = format!("There is nothing at {}.", uri.path());
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Bare, message)
 }

@@ -222,16 +222,20 @@ fn as_json(kept: &Kept) -> serde_json::Value {
 }
 
 fn answer(kind: &'static str, policy: &HeaderValue, body: String) -> Response {
+    // Not `no-referrer`: with it, a browser without `Sec-Fetch-Site` would not say whose the button is.
+    guarded(policy.clone(), "same-origin", ([(CONTENT_TYPE, kind)], body))
+}
+
+/// A page that pages of other origins neither show nor read, with this Content-Security-Policy and Referrer-Policy.
+pub(crate) fn guarded(policy: HeaderValue, referrer: &'static str, answer: impl IntoResponse) -> Response {
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (CONTENT_SECURITY_POLICY, policy.clone()),
+        (CONTENT_SECURITY_POLICY, policy),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        // Not `no-referrer`: with it, a browser without `Sec-Fetch-Site` would not say whose the button is.
-        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (REFERRER_POLICY, HeaderValue::from_static(referrer)),
         (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     ];
-    (headers, body).into_response()
+    (headers, answer).into_response()
 }
 
 #[cfg(test)]

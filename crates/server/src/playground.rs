@@ -10,17 +10,16 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use baton_axum::{HttpSettings, Problem, Shape};
-use baton_core::wire::{Code, HeaderNames};
+use baton_axum::HttpSettings;
+use baton_core::wire::HeaderNames;
 use baton_core::{BatchResponse, OnReuse};
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
-use http::{StatusCode, Uri};
+use http::Uri;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::app::not_found;
 use crate::config::{Config, RealmConfig};
+use crate::mailbox;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -62,22 +61,12 @@ async fn page() -> Response {
 async fn file(Path(name): Path<String>, uri: Uri) -> Response {
     match FILES.iter().find(|(file, ..)| *file == name) {
         Some((_, kind, text)) => guarded(([(CONTENT_TYPE, *kind)], *text)),
-        None => {
-            let message = format!("There is nothing at {}.", uri.path());
-            Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Bare, message).into_response()
-        }
+        None => not_found(uri).await.into_response(),
     }
 }
 
 fn guarded(answer: impl IntoResponse) -> Response {
-    let headers = [
-        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
-    ];
-    (headers, answer).into_response()
+    mailbox::guarded(HeaderValue::from_static(POLICY), "no-referrer", answer)
 }
 
 /// By the names that they have in the configuration; durations in seconds.

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::header::HOST;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use tower::ServiceExt as _;
 
 use super::*;
