@@ -1,12 +1,9 @@
 // See scripts/diagrams. Runs differ in their tokens, in how long an answer takes, and in which of several requests that are alike
 // is given the new token. What is written has none of that: tokens have numbers, only what was waited for takes time, and of
 // requests that are alike the first is given the token.
-import { spawn } from "node:child_process";
-import { mkdtemp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { startBaton } from "../clients/typescript/build/support/baton.js";
 import { draw, gather, sentence } from "../crates/server/src/playground/diagram.mjs";
 import { Recorder } from "../crates/server/src/playground/recorder.mjs";
 import { SCENARIOS } from "../crates/server/src/playground/scenarios.mjs";
@@ -23,7 +20,7 @@ const path = (name) => fileURLToPath(new URL(`../${name}`, import.meta.url));
 const style = (await readFile(path("crates/server/src/playground/diagram.css"), "utf8")).replace(/\s+/g, " ").trim();
 
 const files = new Map();
-const server = await start();
+const server = await startBaton();
 try {
   const { realms } = await (await fetch(`${server.origin}/dev/settings`)).json();
   await Promise.all(
@@ -62,30 +59,6 @@ if (option === "--check") {
   for (const [name, text] of files) await writeFile(path(`docs/diagrams/${name}`), text);
 }
 console.log(`${files.size / 2} diagrams ${option ? "are what happens" : "written"}`);
-
-/** A `baton dev` on a free port and an empty folder. It ends when this process does. */
-async function start() {
-  const folder = await mkdtemp(join(tmpdir(), "baton-diagrams-"));
-  const command = [process.env.BATON, "dev", "--listen", "127.0.0.1:0", "--data-dir", folder, "--set", "log.level=error"];
-  const child = spawn(
-    "sh",
-    ["-c", `"$@" </dev/null & server=$!; cat >/dev/null; kill "$server"; wait "$server"`, "sh", ...command],
-    {
-      stdio: ["pipe", "pipe", "inherit"],
-    },
-  );
-  const ended = new Promise((resolve) => child.on("close", resolve));
-  const stop = async () => {
-    child.stdin.end();
-    await ended;
-    await rm(folder, { recursive: true });
-  };
-  for await (const line of createInterface(child.stdout)) {
-    const origin = /^listening on (\S+)/.exec(line)?.[1];
-    if (origin) return { origin, stop };
-  }
-  throw new Error("baton did not start");
-}
 
 /** Plays a scenario by a clock that stands still except where it waits. */
 async function play(name, scenario, settings, origin) {

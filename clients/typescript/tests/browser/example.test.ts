@@ -28,6 +28,16 @@ async function fillIn(page: Page, who: { email: string; password: string }, butt
   await page.locator(`button[value=${button}]`).click();
 }
 
+/** Somebody who has not been there before. */
+async function registersAndOrders(page: Page, who: { email: string; password: string }): Promise<void> {
+  await fillIn(page, who, "signUp");
+  await says(page, "#who", `hello, ${who.email}`);
+  await page.locator("#order button").click();
+  await says(page, "#log", "ordered tea");
+  await page.locator("#batch").click();
+  for (const item of ["milk", "sugar", "lemon", "cake"]) await says(page, "#log", `ordered ${item}`);
+}
+
 test("somebody registers, orders, is signed out from elsewhere and signs in again", async (t) => {
   const who = somebody();
   const faults: string[] = [];
@@ -41,12 +51,7 @@ test("somebody registers, orders, is signed out from elsewhere and signs in agai
   await says(page, "#who", "hello, stranger");
   await shoot(page, "1-stranger");
 
-  await fillIn(page, who, "signUp");
-  await says(page, "#who", `hello, ${who.email}`);
-  await page.locator("#order button").click();
-  await says(page, "#log", "ordered tea");
-  await page.locator("#batch").click();
-  for (const item of ["milk", "sugar", "lemon", "cake"]) await says(page, "#log", `ordered ${item}`);
+  await registersAndOrders(page, who);
   await shoot(page, "2-ordered");
 
   // Another device, in the dark.
@@ -99,12 +104,7 @@ test("the same page, whose backend is in Python and behind baton", async (t) => 
 
   await page.goto(baton.origin);
   await says(page, "#who", "hello, stranger");
-  await fillIn(page, who, "signUp");
-  await says(page, "#who", `hello, ${who.email}`);
-  await page.locator("#order button").click();
-  await says(page, "#log", "ordered tea");
-  await page.locator("#batch").click();
-  for (const item of ["milk", "sugar", "lemon", "cake"]) await says(page, "#log", `ordered ${item}`);
+  await registersAndOrders(page, who);
   await shoot(page, "7-python");
 
   const told = (fetch: string) =>

@@ -113,6 +113,14 @@ impl Client {
             }
         }
     }
+
+    /// By an answer, or by an end of the stream or the connection that says why (RFC 9113 §8.1.1).
+    #[track_caller]
+    fn assert_refused(&mut self, stream: u32, what: &str) {
+        let outcome = self.outcome(stream);
+        let refused = [Outcome::Reset(PROTOCOL_ERROR), Outcome::GoneAway(PROTOCOL_ERROR), Outcome::Answered(400)];
+        assert!(refused.contains(&outcome), "{what}: {outcome:?}");
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,9 +188,7 @@ fn requests_that_are_malformed_reach_no_backend() {
     ] {
         let mut client = Client::connect(&baton);
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)));
-        let outcome = client.outcome(1);
-        let refused = [Outcome::Reset(PROTOCOL_ERROR), Outcome::GoneAway(PROTOCOL_ERROR), Outcome::Answered(400)];
-        assert!(refused.contains(&outcome), "{what}: {outcome:?}");
+        client.assert_refused(1, what);
         assert_eq!(backend.seen(), 0, "{what}");
     }
 }
@@ -195,9 +201,7 @@ fn a_body_has_the_length_that_was_said() {
         let mut client = Client::connect(&baton);
         client.send(&frame(HEADERS, END_HEADERS, 1, &request("POST", &[("content-length", "5")])));
         client.send(&frame(DATA, END_STREAM, 1, body));
-        let outcome = client.outcome(1);
-        let refused = [Outcome::Reset(PROTOCOL_ERROR), Outcome::GoneAway(PROTOCOL_ERROR), Outcome::Answered(400)];
-        assert!(refused.contains(&outcome), "{body:?}: {outcome:?}");
+        client.assert_refused(1, &format!("{body:?}"));
     }
     baton.assert_works();
 }
