@@ -194,18 +194,14 @@ impl Links {
     }
 
     /// Runs a statement, on whichever connection has the fewest to do.
-    pub(super) async fn run(
-        &self,
-        query: &'static Query,
-        params: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn run(&self, query: &'static Query, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
         let options = &self.connector.options;
         let lane = match query.lane {
             Lane::Quick => &self.quick,
             Lane::Durable => &self.durable,
         };
-        let Ok(Ok(_room)) = timeout(options.acquire_timeout, lane.room.acquire()).await else {
-            return Err(self.unavailable(query, "too much is waiting for PostgreSQL already"));
+        let Ok(Ok(_room)) = timeout(self.patience(), lane.room.acquire()).await else {
+            return Err(self.crowded(query));
         };
         let limit = options.statement_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1));
         let mut attempt = 1;
@@ -226,13 +222,23 @@ impl Links {
                     tokio::time::sleep(Duration::from_millis(5) * (attempt - 1)).await;
                     attempt += 1;
                 }
-                answer => return answer.map_err(StoreError::from),
+                answer => return answer,
             }
         }
     }
 
+    /// How long anything may wait before it is sent.
+    pub(super) fn patience(&self) -> Duration {
+        self.connector.options.acquire_timeout
+    }
+
+    /// It has waited for longer.
+    pub(super) fn crowded(&self, query: &Query) -> Failure {
+        self.unavailable(query, "too much is waiting for PostgreSQL already")
+    }
+
     /// A connection that stands, waiting for one if there is none.
-    async fn pick(&self, lane: &Slots, query: &Query) -> Result<Arc<Wire>, StoreError> {
+    async fn pick(&self, lane: &Slots, query: &Query) -> Result<Arc<Wire>, Failure> {
         let picked = async {
             let mut made = self.made.clone();
             loop {
@@ -246,19 +252,19 @@ impl Links {
                 made.changed().await.ok()?;
             }
         };
-        match timeout(self.connector.options.acquire_timeout, picked).await {
+        match timeout(self.patience(), picked).await {
             Ok(Some(wire)) => Ok(wire),
             Ok(None) => Err(self.unavailable(query, "the store was closed")),
             Err(_) => Err(self.unavailable(query, "no connection")),
         }
     }
 
-    fn unavailable(&self, query: &Query, why: &str) -> StoreError {
+    fn unavailable(&self, query: &Query, why: &str) -> Failure {
         let message = match &*self.trouble.lock() {
             Some(trouble) => format!("{why}: {trouble}"),
             None => why.to_owned(),
         };
-        Failure::Unavailable(PostgresError { doing: query.name, code: None, message }).into()
+        Failure::Unavailable(PostgresError { doing: query.name, code: None, message })
     }
 
     /// Refuses what comes from now on, waits for what is on its way, and ends the connections.

@@ -3,6 +3,7 @@
 //! - A few connections carry all requests at once: statements are sent as they come (pipelining). Every operation is **one
 //!   statement**, those that change several rows by way of functions in the store's schema. So no lock is held while a node
 //!   pauses or dies, and it works through PgBouncer with `pool_mode=transaction`, which is noticed without being told.
+//! - Sessions that are read or rotated at the same time share a statement.
 //! - A rotation does not wait for the disk (`synchronous_commit=off`, for its own transaction); everything that a crash must
 //!   not undo does, also where the server's default is not to wait. The two go over connections of their own, so that a read
 //!   does not queue behind a sign-in that waits for the disk.
@@ -16,11 +17,13 @@
 //! one that may read and write is enough ([`PostgresOptions::migrate`]). Nothing but its own schema is touched. What is in it holds password hashes, and neither tokens nor keys.
 
 mod error;
+mod gather;
 mod inspect;
 mod link;
 mod options;
 mod queries;
 mod schema;
+mod sessions;
 mod tls;
 mod values;
 
@@ -50,8 +53,10 @@ pub use tls::SslMode;
 
 use crate::registry::Registry;
 use error::{NAME, unreadable, unusable};
+use gather::Gathering;
 use link::{Connector, Links};
 use queries::Query;
+use sessions::{Finds, Swaps, Wanted};
 use values::{Id, encode};
 
 use crate::inspection::Inspection;
@@ -63,6 +68,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// Accounts and sessions in PostgreSQL. See the [module](self).
 pub struct PostgresStore {
     links: Arc<Links>,
+    finds: Arc<Gathering<Finds>>,
+    swaps: Arc<Gathering<Swaps>>,
     time: Arc<Time>,
     schema: String,
 }
@@ -109,7 +116,9 @@ impl PostgresStore {
         let links = Arc::new(Links::start(connector, (wire, driver)));
         let time = Arc::new(Time { seen: AtomicI64::new(0), used: AtomicBool::new(true) });
         tokio::spawn(keep_time(Arc::downgrade(&links), time.clone()));
-        Ok(Self { links, time, schema })
+        let finds = Gathering::new(Finds { links: links.clone(), time: time.clone() }, links.clone());
+        let swaps = Gathering::new(Swaps { links: links.clone(), time: time.clone() }, links.clone());
+        Ok(Self { links, finds, swaps, time, schema })
     }
 
     /// Brings the schema up to date, whatever [`PostgresOptions::migrate`] says, and answers how far it was. Several may do this
@@ -148,7 +157,7 @@ impl PostgresStore {
     }
 
     async fn rows(&self, query: &'static Query, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        self.links.run(query, params).await
+        self.links.run(query, params).await.map_err(StoreError::from)
     }
 
     /// The row of a statement that has one always.
@@ -182,7 +191,8 @@ async fn keep_time(links: std::sync::Weak<Links>, time: Arc<Time>) {
             continue;
         }
         let Some(links) = links.upgrade() else { return };
-        if let Err(error) = links.run(&queries::TICK, &[&time.seen.load(Ordering::Acquire)]).await {
+        let kept = links.run(&queries::TICK, &[&time.seen.load(Ordering::Acquire)]).await;
+        if let Err(error) = kept.map_err(StoreError::from) {
             tracing::debug!(%error, "the time was not kept");
             time.used.store(true, Ordering::Relaxed);
         }
@@ -198,39 +208,17 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
-        let rows = self.rows(&queries::FIND, &[&Id(*client.as_bytes())]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let (session, account, now) = queries::found(row).map_err(unreadable("find a session"))?;
-        Ok(Some(Found { session, account: Arc::new(account), now: self.time.observe(now) }))
+        self.finds.ask(client).await.map_err(StoreError::from)
     }
 
     async fn swap(&self, client: ClientId, swap: &Swap, seen_from: Option<IpAddr>) -> Result<Swapped, StoreError> {
-        let query = if swap.resends() { &queries::RESEND } else { &queries::SWAP };
-        let expect = swap.expect;
-        let row = self
-            .row(
-                query,
-                &[
-                    &Id(*client.as_bytes()),
-                    &i64::from(expect.generation.get()),
-                    &expect.handed_out_at.map(Timestamp::as_millis),
-                    &i64::from(expect.confirmed.get()),
-                    &i64::from(swap.generation.get()),
-                    &i64::from(swap.confirmed.get()),
-                    &swap.hand_out.map(|renewal| millis(renewal.lifespan)),
-                    &swap.hand_out.map(|renewal| millis(renewal.max_lifetime)),
-                    &seen_from.map(|ip| ip.to_string()),
-                ],
-            )
-            .await?;
-        Ok(match queries::swapped(&row).map_err(unreadable(query.name))? {
-            (Some(at), _) => {
-                self.time.observe(at);
-                Swapped::Done(at)
-            }
-            (None, Some(session)) => Swapped::Moved(session),
-            (None, None) => Swapped::Gone,
-        })
+        let wanted = Wanted { client, swap: *swap, seen_from };
+        // What waits for the disk goes by itself, over connections of its own.
+        let gathered = if swap.resends() { None } else { self.swaps.ask(wanted).await? };
+        match gathered {
+            Some(swapped) => Ok(swapped),
+            None => self.swaps.work().alone(&wanted).await.map_err(StoreError::from),
+        }
     }
 
     async fn create_account(

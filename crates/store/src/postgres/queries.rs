@@ -157,18 +157,20 @@ macro_rules! now {
     };
 }
 
+/// Each by the index, whatever the planner takes the number of those asked for to be, which it is not to know: it would
+/// make a plan for each.
 pub(super) const FIND: Query = Query::read(
     "find a session",
     concat!(
-        "SELECT ",
+        "SELECT f.* FROM unnest((SELECT $1)) k (client) CROSS JOIN LATERAL (SELECT ",
         session_columns!("s"),
         ", ",
         account_columns!("a"),
         ", greatest(s.last_seen_at, ",
         now!(),
-        ") FROM baton.sessions s JOIN baton.accounts a ON a.id = s.account WHERE s.client = $1"
+        ") FROM baton.sessions s JOIN baton.accounts a ON a.id = s.account WHERE s.client = k.client OFFSET 0) f"
     ),
-    &[Type::UUID],
+    &[Type::UUID_ARRAY],
 );
 
 pub(super) const SWAP: Query = Query::quick(
@@ -193,6 +195,42 @@ pub(super) const RESEND: Query = Query::durable(
 
 const SWAP_TYPES: &[Type] =
     &[Type::UUID, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
+
+/// As `baton.swap`, for many. Answers which were made. Sessions that somebody else holds are left out, so that it never waits for
+/// one while it holds others. The limit is none: it is what makes the planner expect so few that it goes by the index.
+pub(super) const SWAP_MANY: Query = Query::quick(
+    "swap many",
+    concat!(
+        "WITH n AS MATERIALIZED (SELECT ",
+        now!(),
+        " AS now, set_config('synchronous_commit', 'off', true)), h AS MATERIALIZED (SELECT h.* FROM n
+             CROSS JOIN (SELECT * FROM unnest((SELECT $1)) WITH ORDINALITY LIMIT (SELECT cardinality($1))) k (client, number)
+             CROSS JOIN LATERAL (SELECT s.client, k.number::integer AS i, n.now
+                 FROM baton.sessions s WHERE s.client = k.client FOR NO KEY UPDATE SKIP LOCKED) h)
+         UPDATE baton.sessions s SET
+             generation = $5[h.i],
+             confirmed = greatest(s.confirmed, $6[h.i]),
+             last_seen_at = greatest(s.last_seen_at, h.now),
+             ip = coalesce($9[h.i], s.ip),
+             handed_out_at = CASE WHEN $7[h.i] IS NULL THEN s.handed_out_at ELSE greatest(s.last_seen_at, h.now) END,
+             expires_at = CASE WHEN $7[h.i] IS NULL THEN s.expires_at ELSE greatest(s.expires_at, least(
+                 baton.plus(greatest(s.last_seen_at, h.now), $7[h.i]), baton.plus(s.created_at, $8[h.i]))) END
+         FROM h WHERE s.client = h.client AND s.generation = $2[h.i] AND s.confirmed = $4[h.i]
+             AND s.handed_out_at IS NOT DISTINCT FROM $3[h.i]
+         RETURNING h.i, s.last_seen_at"
+    ),
+    &[
+        Type::UUID_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::TEXT_ARRAY,
+    ],
+);
 
 pub(super) const FIND_LOGIN: Query = Query::read(
     "find a login",
@@ -364,9 +402,14 @@ pub(super) fn swapped(row: &Row) -> Result<(Option<Timestamp>, Option<Session>),
     Ok((made, if exists { Some(session_at(row, 0)?) } else { None }))
 }
 
+/// Which swap of many was made, and when.
+pub(super) fn swapped_one(row: &Row) -> Result<(i32, Timestamp), Error> {
+    Ok((row.try_get(0)?, time_at(row, 1)?))
+}
+
 /// A session whose registered end has come.
 pub(super) fn due(row: &Row) -> Result<(AccountId, ClientId), Error> {
-    Ok((AccountId(row.try_get(0)?), ClientId::from_bytes(row.try_get::<_, Id>(1)?.0)))
+    Ok((AccountId(row.try_get(0)?), client_at(row, 1)?))
 }
 
 /// The time, and a session of the list if there is one.
@@ -384,6 +427,10 @@ pub(super) fn changed(row: &Row) -> Result<(String, Option<Account>), Error> {
     let outcome: String = row.try_get(0)?;
     let account = if outcome == "done" { Some(account_at(row, 1)?) } else { None };
     Ok((outcome, account))
+}
+
+pub(super) fn client_at(row: &Row, column: usize) -> Result<ClientId, Error> {
+    row.try_get::<_, Id>(column).map(|id| ClientId::from_bytes(id.0))
 }
 
 /// Null for none.
@@ -447,7 +494,7 @@ pub(super) fn login_at(row: &Row) -> Result<Login, Error> {
 
 fn session_at(row: &Row, first: usize) -> Result<Session, Error> {
     Ok(Session {
-        client: ClientId::from_bytes(row.try_get::<_, Id>(first)?.0),
+        client: client_at(row, first)?,
         account: AccountId(row.try_get(first + 1)?),
         generation: Generation::new(number_at(row, first + 2)?),
         handed_out_at: optional_time_at(row, first + 3)?,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 /// 16 bytes, as a `uuid`: the smallest that PostgreSQL has for them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Id(pub(super) [u8; 16]);
 
 impl ToSql for Id {

@@ -1,6 +1,7 @@
 //! The PostgreSQL store, on a real server.
 
 mod faults;
+mod gather;
 mod inspect;
 mod open;
 mod pooler;
