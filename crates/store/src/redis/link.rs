@@ -1,7 +1,7 @@
 //! Connections, and how operations travel.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use baton_core::error::StoreError;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use super::error::{failed, is_in_doubt, unavailable, uncertain, unusable};
 use super::options::{Place, RedisOptions};
-use super::record;
 
 /// The first pause between two attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -27,21 +26,29 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Operation<'a> {
     /// For errors.
     pub(super) doing: &'static str,
-    pub(super) script: &'a Lua,
     pub(super) key: &'a str,
-    pub(super) args: Vec<Vec<u8>>,
-    pub(super) kind: Kind,
+    pub(super) call: Call<'a>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Changes nothing and reads [`record::FIELDS`].
-    Read,
-    /// May be forgotten in a failover.
-    Relaxed,
-    /// Has to be with the replicas that were asked for before it counts.
-    Durable,
+#[derive(Clone, Copy)]
+pub(super) enum Call<'a> {
+    /// Reads the value.
+    Get,
+    /// Reads what time it is, and the value.
+    TimeAndGet,
+    /// Writes. What is durable has to be with the replicas that were asked for before it counts; anything else may be forgotten
+    /// in a failover.
+    Script { script: &'a Lua, args: &'a [&'a [u8]], durable: bool },
 }
+
+impl Call<'_> {
+    const fn writes(&self) -> bool {
+        matches!(self, Self::Script { .. })
+    }
+}
+
+/// For a cluster, where a server has to be asked for the time by a key.
+static FIND: LazyLock<Lua> = LazyLock::new(|| Lua::new(include_str!("find.lua")));
 
 /// A script, and what it is called by once the server has it.
 pub(super) struct Lua {
@@ -95,8 +102,11 @@ impl Links {
         if self.closed.load(Ordering::Acquire) {
             return Err(unavailable("the store was closed"));
         }
-        let waits = operation.kind == Kind::Durable && self.wait_replicas > 0;
-        let link = if waits {
+        let waits = match operation.call {
+            Call::Script { script, args, durable: true } if self.wait_replicas > 0 => Some((script, args)),
+            _ => None,
+        };
+        let link = if waits.is_some() {
             &self.writers[self.next.fetch_add(1, Ordering::Relaxed) % self.writers.len()]
         } else {
             &self.quick
@@ -106,13 +116,12 @@ impl Links {
             let (number, mut connection) = match link.connection().await {
                 Ok(connection) => connection,
                 // The first attempt may have been made.
-                Err(error) if sent && operation.kind != Kind::Read => return Err(uncertain(error.to_string())),
+                Err(error) if sent && operation.call.writes() => return Err(uncertain(error.to_string())),
                 Err(error) => return Err(error),
             };
-            let answer = if waits {
-                self.run_and_wait(operation, &mut connection).await
-            } else {
-                evaluate(operation, &mut connection).await
+            let answer = match waits {
+                Some((script, args)) => Box::pin(self.run_and_wait(operation, script, args, &mut connection)).await,
+                None => run(operation, &mut connection).await.map(Ok),
             };
             let error = match answer {
                 Ok(answer) => return answer,
@@ -121,7 +130,7 @@ impl Links {
             link.give_up(number, &error);
             let lost = is_in_doubt(&error);
             if last || !lost || error.is_timeout() {
-                return Err(failed(operation.doing, operation.kind != Kind::Read, &error));
+                return Err(failed(operation.doing, operation.call.writes(), &error));
             }
             sent = true;
         }
@@ -132,10 +141,12 @@ impl Links {
     async fn run_and_wait<T: FromRedisValue>(
         &self,
         operation: &Operation<'_>,
+        script: &Lua,
+        args: &[&[u8]],
         connection: &mut Connection,
     ) -> RedisResult<Result<T, StoreError>> {
         let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.add_command(call("EVAL", operation.script.text, operation));
+        pipeline.add_command(call("EVAL", script.text, operation.key, args));
         pipeline
             .cmd("WAIT")
             .arg(self.wait_replicas)
@@ -162,34 +173,41 @@ impl Links {
     }
 }
 
-async fn evaluate<T: FromRedisValue>(
-    operation: &Operation<'_>,
-    connection: &mut Connection,
-) -> RedisResult<Result<T, StoreError>> {
-    // To one server, two commands in one go say the same as the script that reads, and cost it less than half.
-    if let (Kind::Read, Connection::Node(_)) = (operation.kind, &*connection) {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("TIME").cmd("HMGET").arg(operation.key).arg(&record::FIELDS[..]);
-        return pipeline.query_async(connection).await.map(Ok);
-    }
-    let answer = call("EVALSHA", &operation.script.hash, operation).query_async(connection).await;
-    match answer {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            // From now on the server knows it.
-            call("EVAL", operation.script.text, operation).query_async(connection).await.map(Ok)
+async fn run<T: FromRedisValue>(operation: &Operation<'_>, connection: &mut Connection) -> RedisResult<T> {
+    let key = operation.key;
+    match (operation.call, &*connection) {
+        (Call::Get, _) => redis::cmd("GET").arg(key).query_async(connection).await,
+        (Call::TimeAndGet, Connection::Node(_)) => {
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline.cmd("TIME").cmd("GET").arg(key);
+            pipeline.query_async(connection).await
         }
-        answer => answer.map(Ok),
+        (Call::TimeAndGet, Connection::Cluster(_)) => evaluate(&FIND, key, &[], connection).await,
+        (Call::Script { script, args, .. }, _) => evaluate(script, key, args, connection).await,
     }
 }
 
-fn call(command: &str, script: &str, operation: &Operation<'_>) -> Cmd {
-    let mut cmd = redis::cmd(command);
-    cmd.arg(script).arg(1).arg(operation.key);
-    for arg in &operation.args {
-        cmd.arg(arg.as_slice());
+async fn evaluate<T: FromRedisValue>(
+    script: &Lua,
+    key: &str,
+    args: &[&[u8]],
+    connection: &mut Connection,
+) -> RedisResult<T> {
+    match call("EVALSHA", &script.hash, key, args).query_async(connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            // From now on the server knows it.
+            call("EVAL", script.text, key, args).query_async(connection).await
+        }
+        answer => answer,
     }
-    if operation.kind == Kind::Read {
-        cmd.arg(&record::FIELDS[..]);
+}
+
+fn call(command: &str, script: &str, key: &str, args: &[&[u8]]) -> Cmd {
+    let size = args.iter().fold(command.len() + script.len() + 1 + key.len(), |size, arg| size + arg.len());
+    let mut cmd = Cmd::with_capacity(4 + args.len(), size);
+    cmd.arg(command).arg(script).arg(1).arg(key);
+    for arg in args {
+        cmd.arg(*arg);
     }
     cmd
 }
@@ -226,12 +244,19 @@ impl Link {
         }
     }
 
-    /// The connection and its number. Nobody waits longer than making one may take; after an attempt that failed there is a
-    /// pause, in which the answer is the same again.
+    /// The connection and its number.
     async fn connection(&self) -> Result<(u64, Connection), StoreError> {
-        if let Some(current) = &*self.current.lock() {
-            return Ok(current.clone());
+        let current = self.current.lock().clone();
+        match current {
+            Some(current) => Ok(current),
+            // Boxed, like all that is rare: otherwise each operation's future has room for it, and is moved with that.
+            None => Box::pin(self.connect()).await,
         }
+    }
+
+    /// Nobody waits longer than making a connection may take; after an attempt that failed there is a pause, in which the answer is
+    /// the same again.
+    async fn connect(&self) -> Result<(u64, Connection), StoreError> {
         let mut attempts = self.attempts.lock().await;
         if let Some(current) = &*self.current.lock() {
             return Ok(current.clone());

@@ -39,8 +39,9 @@ const PURGED_TOGETHER: u32 = 64;
 impl<R: Registry + ?Sized> Store for RedisStore<R> {
     async fn find(&self, client: ClientId) -> Result<Option<Found>, StoreError> {
         match self.sessions.find(client).await? {
-            None => self.restore(client).await,
-            Some(stored) if stored.unverified => self.verify(stored.into()).await,
+            // Boxed because they are rare.
+            None => Box::pin(self.restore(client)).await,
+            Some(stored) if stored.unverified => Box::pin(self.verify(stored.into())).await,
             Some(stored) => Ok(Some(stored.into())),
         }
     }
@@ -124,8 +125,8 @@ impl<R: Registry + ?Sized> Store for RedisStore<R> {
         for (mut entry, stored) in registered.into_iter().zip(found) {
             if let Some(stored) = stored {
                 now = now.max(stored.now);
-                entry.session = stored.record.session;
-                entry.device.ip = stored.record.ip.or(entry.device.ip);
+                entry.session = stored.session;
+                entry.device.ip = stored.ip.or(entry.device.ip);
             } else if entry.session.expires_at <= now {
                 // Over for so long that Redis has forgotten it.
                 continue;
@@ -288,7 +289,7 @@ impl<R: Registry + ?Sized> RedisStore<R> {
             return Ok(());
         }
         let noted = registered.iter().map(async |entry| match self.sessions.find(entry.session.client).await? {
-            Some(stored) => self.registry.note(&stored.record.session).await,
+            Some(stored) => self.registry.note(&stored.session).await,
             None => Ok(()),
         });
         try_join_all(noted).await.map(drop)
@@ -349,10 +350,10 @@ impl<R: Registry + ?Sized> RedisStore<R> {
 
     /// Ends a session whose registered end has come, or puts that off. Whether it ended.
     async fn purge_one(&self, account: AccountId, client: ClientId) -> Result<bool, StoreError> {
-        if let Some(Stored { record, now, .. }) = self.sessions.find(client).await?
-            && record.session.expires_at > now
+        if let Some(Stored { session, now, .. }) = self.sessions.find(client).await?
+            && session.expires_at > now
         {
-            self.registry.note(&record.session).await?;
+            self.registry.note(&session).await?;
             return Ok(false);
         }
         self.end_session(account, client, &Trace::NONE).await
@@ -360,8 +361,8 @@ impl<R: Registry + ?Sized> RedisStore<R> {
 }
 
 impl From<Stored> for Found {
-    fn from(Stored { record, now, .. }: Stored) -> Self {
-        Self { session: record.session, account: Arc::new(record.account), now }
+    fn from(Stored { session, account, now, .. }: Stored) -> Self {
+        Self { session, account: Arc::new(account), now }
     }
 }
 

@@ -108,6 +108,7 @@ async fn a_swap_whose_answer_is_lost_is_known_to_be_made() {
     let witness = must_open(&witness_url, accounts, |_| {}).await;
     let session = rotate(&store, &signed_in(&store).await).await;
 
+    store.find(client(1)).await.expect("find").expect("there");
     proxy.set(Mode::Deaf);
     let cut = async {
         // The server has made it, and the node does not know.
@@ -133,6 +134,7 @@ async fn a_write_that_goes_unanswered_is_uncertain() {
     let url = fresh_url(&format!("redis://127.0.0.1:{}", proxy.port));
     let store = must_open(&url, accounts, |options| options.timeout = Duration::from_millis(300)).await;
     let session = signed_in(&store).await;
+    store.find(client(1)).await.expect("find").expect("there");
     proxy.set(Mode::Deaf);
     let error = store.swap(client(1), &rotation(&session), None).await.expect_err("no answer");
     assert!(matches!(error, StoreError::Uncertain { .. }), "{error}");
