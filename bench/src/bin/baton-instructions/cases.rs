@@ -156,7 +156,7 @@ fn forged() -> Result<Round, Error> {
     }))
 }
 
-/// A read, and a write by the writer's thread.
+/// A read, and a write in place.
 fn sqlite(swaps: bool) -> Result<Round, Error> {
     let folder = tempfile::tempdir()?;
     let clock = Arc::new(ManualClock::new(START));

@@ -15,7 +15,7 @@ use crate::migrations::Migrations;
 /// Prepared statements kept per connection: all that there are.
 const STATEMENTS: usize = 64;
 /// The write-ahead log is cut back to this many bytes when it has been written into the main file.
-const LOG_LIMIT: u32 = 64 * 1024 * 1024;
+pub(super) const LOG_LIMIT: u32 = 64 * 1024 * 1024;
 /// How often a locked file is tried again where SQLite does not wait by itself.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -106,6 +106,18 @@ pub(super) fn open_reader(path: &Path, options: &SqliteOptions) -> Result<Connec
         .and_then(|()| connection.busy_timeout(Duration::ZERO))
         .map_err(about(path, "open"))?;
     Ok(connection)
+}
+
+/// A connection that only writes the log into the main file.
+pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+        Ok(connection)
+    };
+    open().map_err(about(path, "open"))
 }
 
 /// As SQLite takes it: whole milliseconds in 31 bits.

@@ -1,9 +1,11 @@
 //! A store in one SQLite file: for one machine, with nothing to set up.
 //!
-//! - One thread writes. It takes what is waiting and runs it as **one transaction** (group commit), so that a hundred
-//!   concurrent rotations cost one commit and not a hundred.
-//! - A group of rotations alone does not wait for the disk (`synchronous=NORMAL`); a group with anything durable in it does
-//!   (`FULL`), and takes every rotation before it along. What a power cut may forget is what the trait allows.
+//! - One connection writes. What is waiting for it is run as **one transaction** (group commit), so that a hundred concurrent
+//!   rotations cost one commit and not a hundred.
+//! - A group of rotations alone does not wait for the disk (`synchronous=NORMAL`), and is run in place, by a task on the
+//!   thread where one of them was asked for. A group with anything durable in it does wait (`FULL`), on a thread of the
+//!   store's own, and takes every rotation before it along. What a power cut may forget is what the trait allows.
+//! - The write-ahead log is written into the main file by that thread, over a connection that does not hold writers up.
 //! - Reads run beside it on a few connections of their own, in place: a point read takes a few microseconds, less than
 //!   sending it to another thread. Sessions that were read lately are remembered, and read again when any process has
 //!   changed them.
@@ -14,8 +16,10 @@
 //! The file and its `-wal` and `-shm` companions hold password hashes; they are made readable for their owner only. None of
 //! them holds a token or a key.
 
+mod checkpoint;
 mod error;
 mod file;
+mod group;
 mod inspect;
 mod ops;
 mod readers;
@@ -47,10 +51,11 @@ use crate::inspection::Inspection;
 use crate::migrations::Migrations;
 use crate::registry::Registry;
 use crate::time::StoreTime;
+use group::Durability;
 use ops::Unchanged;
 use readers::Readers;
 use recent::Recent;
-use writer::{Durability, Writer};
+use writer::Writer;
 
 /// A clock that is behind the file by more than this is worth a line in the log.
 const NOTICEABLE_LAG: Duration = Duration::from_secs(5);
@@ -99,6 +104,8 @@ pub struct SqliteStats {
     pub operations: u64,
     /// Transactions they were run in.
     pub groups: u64,
+    /// Those of the groups that were run on a thread of the caller's runtime.
+    pub groups_in_place: u64,
     /// Those of the groups that waited for the disk.
     pub synced_groups: u64,
     /// Groups that failed as a whole.
@@ -142,7 +149,7 @@ impl SqliteStore {
         }
         let readers = Arc::new(Readers::open(&path, &options)?);
         let recent = Arc::new(Recent::new(&path, options.recent_sessions));
-        let writer = Writer::start(connection, time.clone(), readers.clone(), recent.clone(), &options)?;
+        let writer = Writer::start(&path, connection, time.clone(), readers.clone(), recent.clone(), &options)?;
         Ok(Self { path, time, readers, recent, writer })
     }
 
@@ -204,7 +211,7 @@ impl SqliteStore {
         self.writer.close().await
     }
 
-    /// Runs `work` on the writer's thread, between two groups: for tests that hold the writer up or fill the disk.
+    /// Runs `work` on the writer's thread, while no group is run: for tests that hold the writer up or fill the disk.
     ///
     /// # Errors
     /// [`StoreError`] if the writer has stopped or `work` panicked.

@@ -1,102 +1,130 @@
-//! The one thread that writes, in groups.
+//! Who writes: a queue, and who runs what is in it.
+//!
+//! What need not wait for the disk is run in place: an operation that comes on a thread of the runtime starts a task there,
+//! and what has come by its turn is one group. So nobody has to be woken, and no thread depends on what another one is busy
+//! with. Whatever waits, for the disk, for another process or for the log to be written back, is left to a thread of its own,
+//! and so is what comes faster than tasks can run it.
 
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use baton_core::clock::Timestamp;
 use baton_core::error::StoreError;
-use parking_lot::Mutex;
-use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rusqlite::{Connection, ErrorCode};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
 
-use super::error::{Failure, SqliteError, unavailable, uncertain};
-use super::ops::{self, Tx};
+use super::checkpoint::{self, Left};
+use super::error::{unavailable, uncertain};
+use super::group::{self, Busy, Counters, Durability, Job, Patience, Worker};
+use super::ops::Tx;
 use super::readers::{Readers, off_the_runtime};
-use super::recent::{Change, Recent};
-use super::wal_index::Mark;
-use super::{SqliteOptions, SqliteStats, file, rows};
+use super::recent::Recent;
+use super::{SqliteOptions, SqliteStats, file};
 use crate::time::StoreTime;
 
 /// Operations in one transaction, at most. A limit, so that the first of them does not wait for ever.
 const LARGEST_GROUP: usize = 512;
-/// How late the store's time may be written down by groups that need not wait for the disk. Their records have times of
-/// their own, and every read of one takes note of those.
-const KEEP_TIME_EVERY: Duration = Duration::from_secs(1);
+/// The same where other tasks wait for the end of it.
+const LARGEST_GROUP_IN_PLACE: usize = 64;
+/// Groups that a task runs one after the other, for others that came meanwhile, at most.
+const GROUPS_IN_PLACE: usize = 8;
 /// What a drop waits for, besides twice the busy timeout.
 const DROP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a crash of the machine may do to an operation that was answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
-    /// It may be forgotten. For operations of one statement.
-    Relaxed,
-    /// Nothing.
-    Durable,
-}
-
 pub(super) struct Writer {
-    /// `None` only while being dropped.
-    queue: Option<mpsc::Sender<Message>>,
-    counters: Arc<Counters>,
-    thread: Mutex<Option<JoinHandle<Result<(), Failure>>>>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
     /// Disconnected when the thread has ended.
     ended: Mutex<std_mpsc::Receiver<()>>,
     patience: Duration,
 }
 
-enum Message {
-    Run(Box<dyn Job>),
-    #[cfg(feature = "conformance")]
-    Aside(Box<dyn FnOnce(&Connection) + Send>),
-    Close,
+struct Shared {
+    queue: Mutex<Queue>,
+    /// For the thread: there is something for it.
+    wake: Condvar,
+    /// For operations that wait or are run.
+    room: Semaphore,
+    /// Held by whoever writes, who takes it out meanwhile: it is gone if that panics, or when the thread has ended.
+    worker: Mutex<Option<Worker>>,
+    counters: Arc<Counters>,
 }
 
 #[derive(Default)]
-struct Counters {
-    operations: AtomicU64,
-    groups: AtomicU64,
-    synced_groups: AtomicU64,
-    failed_groups: AtomicU64,
+struct Queue {
+    waiting: VecDeque<Box<dyn Job>>,
+    /// The thread runs everything, until it finds nothing.
+    left_to_thread: bool,
+    /// Where a task has been started whose turn has not come.
+    tasks: Vec<Place>,
+    /// There may be something whose task has come and gone: whoever writes is to look again.
+    left_over: bool,
+    /// Where the last task was started, if that has threads of its own.
+    runtime: Option<Handle>,
+    /// Whether the log is to be written back.
+    log_is_long: bool,
+    /// Nothing is taken in any more.
+    closed: bool,
+    #[cfg(feature = "conformance")]
+    aside: VecDeque<Aside>,
+}
+
+#[cfg(feature = "conformance")]
+type Aside = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Of a task: a thread, and the runtime that it runs. A task is run if those who wait for it are: a runtime that somebody
+/// has stopped driving has tasks that never run.
+type Place = (usize, tokio::runtime::Id);
+
+/// A number that no other living thread has.
+fn this_thread() -> usize {
+    thread_local!(static OF_ITS_OWN: u8 = const { 0 });
+    OF_ITS_OWN.with(|address| std::ptr::from_ref(address).addr())
+}
+
+/// Whether it may be run where tasks are.
+fn is_quick(job: &dyn Job) -> bool {
+    job.durability() == Durability::Relaxed
 }
 
 impl Writer {
+    /// With the connection that writes to the database in `path`.
     pub(super) fn start(
+        path: &Path,
         connection: Connection,
         time: Arc<StoreTime>,
         readers: Arc<Readers>,
         recent: Arc<Recent>,
         options: &SqliteOptions,
     ) -> Result<Self, StoreError> {
-        let (queue, waiting) = mpsc::channel(options.queue.clamp(1, usize::MAX >> 4));
-        let (end, ended) = std_mpsc::channel();
         let counters = Arc::new(Counters::default());
-        let worker = Worker {
-            connection,
-            time,
-            recent,
-            counters: counters.clone(),
-            last_commit: None,
-            time_kept: None,
-            synced: false,
-            log_in_doubt: false,
-            failing: false,
-        };
+        let busy_timeout = file::busy_timeout(options);
+        let worker = Worker::new(connection, busy_timeout, time, recent.clone(), counters.clone())
+            .map_err(super::error::doing("open"))?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            room: Semaphore::new(options.queue.clamp(1, Semaphore::MAX_PERMITS)),
+            worker: Mutex::new(Some(worker)),
+            counters,
+        });
+        let (end, ended) = std_mpsc::channel();
+        let checkpointer = Some(file::open_checkpointer(path)?);
+        let own = OwnThread { shared: shared.clone(), readers, recent, checkpointer, _end: end };
         let thread = std::thread::Builder::new()
             .name("baton-sqlite".to_owned())
-            .spawn(move || {
-                let _end: std_mpsc::Sender<()> = end;
-                worker.serve(waiting, &readers)
-            })
+            .spawn(move || own.serve())
             .map_err(|error| unavailable(format!("the writer's thread could not be started: {error}")))?;
         Ok(Self {
-            queue: Some(queue),
-            counters,
+            shared,
             thread: Mutex::new(Some(thread)),
             ended: Mutex::new(ended),
-            patience: file::busy_timeout(options).saturating_mul(2).saturating_add(DROP_PATIENCE),
+            patience: busy_timeout.saturating_mul(2).saturating_add(DROP_PATIENCE),
         })
     }
 
@@ -106,289 +134,301 @@ impl Writer {
         T: Send + 'static,
         W: FnOnce(&Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job = Operation { what, durability, work: Some(work), result: None, reply };
-        self.send(Message::Run(Box::new(job))).await?;
-        answer.await.unwrap_or_else(|_| Err(uncertain("the writer's thread ended")))
+        let (job, answer) = group::operation(what, durability, work);
+        // Given back when it has been run.
+        self.shared.room.acquire().await.map_err(|_| has_ended())?.forget();
+        self.shared.push(job)?;
+        answer.await.unwrap_or_else(|_| Err(uncertain("the writer has ended")))
     }
 
+    /// Runs `work` on the thread, before what waits.
     #[cfg(feature = "conformance")]
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Message::Aside(Box::new(move |connection| drop(reply.send(work(connection)))))).await?;
-        answer.await.map_err(|_| uncertain("the writer's thread ended"))
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        {
+            let mut queue = self.shared.open_queue()?;
+            queue.aside.push_back(Box::new(move |connection| drop(reply.send(work(connection)))));
+            self.shared.leave_to_thread(&mut queue);
+        }
+        answer.await.map_err(|_| uncertain("the writer has ended"))
     }
 
     pub(super) async fn close(&self) -> Result<(), StoreError> {
-        // If it cannot be sent, the thread is ending already.
-        let _ = self.send(Message::Close).await;
+        self.shared.close();
         let Some(thread) = self.thread.lock().take() else { return Ok(()) };
-        match off_the_runtime(move || thread.join()).await? {
-            Ok(result) => result.map_err(StoreError::from),
-            Err(_) => Err(unavailable("the writer's thread had ended")),
-        }
+        off_the_runtime(move || thread.join()).await?.unwrap_or_else(|_| Err(has_ended()))
     }
 
     pub(super) fn stats(&self) -> SqliteStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        SqliteStats {
-            operations: read(&self.counters.operations),
-            groups: read(&self.counters.groups),
-            synced_groups: read(&self.counters.synced_groups),
-            failed_groups: read(&self.counters.failed_groups),
-            ..SqliteStats::default()
-        }
-    }
-
-    async fn send(&self, message: Message) -> Result<(), StoreError> {
-        let stopped = || unavailable("the store was closed, or its writer's thread has ended");
-        let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(message).await.map_err(|_| stopped())
+        self.shared.counters.stats()
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Without a sender the thread finishes what is waiting and ends.
-        self.queue = None;
+        self.shared.close();
         if self.ended.get_mut().recv_timeout(self.patience) == Err(std_mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the database is still being closed; not waiting for it any longer");
         }
     }
 }
 
-/// An operation in the queue, whatever it answers.
-trait Job: Send {
-    fn durability(&self) -> Durability;
-    /// Runs it inside the transaction. Its own failure undoes only what it did itself.
-    fn run(&mut self, tx: &Tx<'_>) -> Result<(), SqliteError>;
-    /// Tells the caller. With `lost`, the transaction came to nothing, and so did whatever the operation found in it.
-    fn answer(self: Box<Self>, lost: Option<&Failure>);
+fn has_ended() -> StoreError {
+    unavailable("the store was closed, or its writer has ended")
 }
 
-struct Operation<T, W> {
-    what: &'static str,
-    durability: Durability,
-    work: Option<W>,
-    result: Option<Result<T, Failure>>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, W> Job for Operation<T, W>
-where
-    T: Send,
-    W: FnOnce(&Tx<'_>) -> rusqlite::Result<T> + Send,
-{
-    fn durability(&self) -> Durability {
-        self.durability
-    }
-
-    fn run(&mut self, tx: &Tx<'_>) -> Result<(), SqliteError> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        let result = match self.durability {
-            Durability::Relaxed => work(tx),
-            Durability::Durable => in_savepoint(tx, work),
+impl Shared {
+    fn push(self: &Arc<Self>, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let mut queue = self.open_queue()?;
+        let is_quick = is_quick(&*job);
+        queue.waiting.push_back(job);
+        if queue.left_to_thread {
+            return Ok(());
+        }
+        let Some(runtime) = Handle::try_current().ok().filter(|_| is_quick) else {
+            self.leave_to_thread(&mut queue);
+            return Ok(());
         };
-        let result = result.map_err(|error| Failure::of(self.what, error));
-        let error = result.as_ref().map(drop).map_err(|failure| failure.error().clone());
-        self.result = Some(result);
-        error
-    }
-
-    fn answer(self: Box<Self>, lost: Option<&Failure>) {
-        let result = match (lost, self.result) {
-            (Some(lost), _) => Err(lost.clone().into()),
-            (None, Some(result)) => result.map_err(StoreError::from),
-            (None, None) => Err(unavailable("the operation was not run")),
-        };
-        // Nobody listens if the caller was cancelled.
-        let _ = self.reply.send(result);
-    }
-}
-
-fn in_savepoint<T>(tx: &Tx<'_>, work: impl FnOnce(&Tx<'_>) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-    let execute = |sql| tx.connection.prepare_cached(sql)?.execute([]).map(drop);
-    execute("SAVEPOINT operation")?;
-    let result = work(tx);
-    // After some failures SQLite has rolled the whole transaction back; then there is no savepoint to go back to.
-    if tx.connection.is_autocommit() {
-        return result;
-    }
-    let undone = if result.is_err() { execute("ROLLBACK TO operation") } else { Ok(()) };
-    if let Err(error) = undone.and_then(|()| execute("RELEASE operation")) {
-        tx.spoilt.set(true);
-        return result.and(Err(error));
-    }
-    result
-}
-
-struct Worker {
-    connection: Connection,
-    time: Arc<StoreTime>,
-    recent: Arc<Recent>,
-    counters: Arc<Counters>,
-    /// The commit of the last group, if it can be told from those of others.
-    last_commit: Option<Mark>,
-    /// When the store's time was last written down.
-    time_kept: Option<Timestamp>,
-    /// Whether commits wait for the disk at present.
-    synced: bool,
-    /// Whether an I/O error has left pages in the log of which nobody knows whether they reached the disk.
-    log_in_doubt: bool,
-    /// Whether the last group failed.
-    failing: bool,
-}
-
-impl Worker {
-    /// Until closed, or until nobody is left who could ask.
-    fn serve(mut self, mut queue: mpsc::Receiver<Message>, readers: &Readers) -> Result<(), Failure> {
-        let mut group = Vec::new();
-        while let Some(first) = queue.blocking_recv() {
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Run(job) => group.push(job),
-                    #[cfg(feature = "conformance")]
-                    Message::Aside(work) => {
-                        self.run_group(&mut group);
-                        work(&self.connection);
-                    }
-                    // Refuses what comes from now on; what is in the queue is still answered.
-                    Message::Close => queue.close(),
-                }
-                next = if group.len() < LARGEST_GROUP { queue.try_recv().ok() } else { None };
+        let place = (this_thread(), runtime.id());
+        if !queue.tasks.contains(&place) {
+            queue.tasks.push(place);
+            if runtime.runtime_flavor() == RuntimeFlavor::MultiThread {
+                queue.runtime = Some(runtime.clone());
             }
-            self.run_group(&mut group);
+            // Before the task is made: a runtime that is shutting down drops it at once, and that takes the lock.
+            drop(queue);
+            runtime.spawn(Task { shared: self.clone(), place: Some(place), is_done: false }.serve());
         }
-        // The last connection to close removes the log, and only one that may write can do so.
-        readers.close();
-        self.recent.close();
-        if !self.checkpoint()? {
-            tracing::debug!("another process uses the database; it will empty the log");
-        }
-        self.connection.close().map_err(|(_, error)| Failure::of("close", error))
+        Ok(())
     }
 
-    fn run_group(&mut self, group: &mut Vec<Box<dyn Job>>) {
-        if group.is_empty() {
+    fn open_queue(&self) -> Result<MutexGuard<'_, Queue>, StoreError> {
+        Some(self.queue.lock()).filter(|queue| !queue.closed).ok_or_else(has_ended)
+    }
+
+    fn leave_to_thread(&self, queue: &mut Queue) {
+        queue.left_to_thread = true;
+        self.wake.notify_one();
+    }
+
+    /// Takes nothing in any more; the thread runs what waits and ends.
+    fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        self.leave_to_thread(&mut queue);
+        drop(queue);
+        self.room.close();
+    }
+
+    /// Runs a group with the worker that was taken from here, and puts it back. With nobody's patience it may be left to the
+    /// thread instead.
+    fn run(&self, desk: &mut Option<Worker>, mut worker: Worker, group: &mut Vec<Box<dyn Job>>, patience: Patience) {
+        let count = group.len();
+        let result = worker.run(group, patience);
+        let log_is_long = worker.log_is_long();
+        *desk = Some(worker);
+        match result {
+            Ok(()) => self.room.add_permits(count),
+            Err(Busy) => {
+                let mut queue = self.queue.lock();
+                for job in group.drain(..).rev() {
+                    queue.waiting.push_front(job);
+                }
+                self.leave_to_thread(&mut queue);
+            }
+        }
+        if log_is_long {
+            self.queue.lock().log_is_long = true;
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Runs what is quick.
+struct Task {
+    shared: Arc<Shared>,
+    /// None if it was the thread who started it.
+    place: Option<Place>,
+    is_done: bool,
+}
+
+impl Task {
+    async fn serve(mut self) {
+        if self.place.is_some() {
+            // What is ready to run runs first, and may join the group.
+            tokio::task::yield_now().await;
+        }
+        self.run_groups();
+        self.is_done = true;
+    }
+
+    fn run_groups(&mut self) {
+        let shared = &*self.shared;
+        let mut group = Vec::new();
+        for _ in 0..GROUPS_IN_PLACE {
+            let mut queue = shared.queue.lock();
+            if let Some(place) = self.place.take() {
+                queue.tasks.retain(|task| *task != place);
+            }
+            if queue.left_to_thread {
+                return;
+            }
+            // With the queue's lock: whoever writes takes that afterwards, and finds that somebody was here.
+            let Some(mut desk) = shared.worker.try_lock() else {
+                queue.left_over = true;
+                return;
+            };
+            let quick = queue.waiting.iter().take(LARGEST_GROUP_IN_PLACE).take_while(|job| is_quick(&***job)).count();
+            if queue.waiting.is_empty() {
+                return;
+            }
+            let Some(worker) = desk.take_if(|worker| quick > 0 && !worker.is_in_doubt()) else { break };
+            queue.left_over = quick < queue.waiting.len();
+            group.extend(queue.waiting.drain(..quick));
+            drop(queue);
+            shared.run(&mut desk, worker, &mut group, Patience::None);
+            drop(desk);
+            if !shared.queue.lock().left_over {
+                return;
+            }
+        }
+        shared.leave_to_thread(&mut shared.queue.lock());
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.is_done {
             return;
         }
-        let count = |counter: &AtomicU64, by: usize| counter.fetch_add(by as u64, Ordering::Relaxed);
-        count(&self.counters.groups, 1);
-        count(&self.counters.operations, group.len());
-        let durable = group.iter().any(|job| job.durability() == Durability::Durable);
-        let lost = self.attempt(group, durable).err();
-        if let Some(failure) = &lost {
-            count(&self.counters.failed_groups, 1);
-            // Once, and not for every group for as long as the disk is full.
-            if !std::mem::replace(&mut self.failing, true) {
-                tracing::error!(operations = group.len(), error = %failure.error(), "a group of writes failed");
-            }
-            self.roll_back();
-        } else {
-            if std::mem::replace(&mut self.failing, false) {
-                tracing::info!("writes succeed again");
-            }
-            if durable {
-                count(&self.counters.synced_groups, 1);
-            }
+        // Its runtime ends, or a group has panicked.
+        let mut queue = self.shared.queue.lock();
+        if let Some(place) = self.place {
+            queue.tasks.retain(|task| *task != place);
         }
-        for job in group.drain(..) {
-            job.answer(lost.as_ref());
-        }
-    }
-
-    fn attempt(&mut self, group: &mut [Box<dyn Job>], durable: bool) -> Result<(), Failure> {
-        if self.log_in_doubt {
-            if !self.checkpoint()? {
-                return Err(Failure::of("checkpoint", busy("the log is in use by another process")));
-            }
-            self.log_in_doubt = false;
-        }
-        self.sync_commits(durable).map_err(|error| Failure::of("set synchronous", error))?;
-
-        let connection = &self.connection;
-        let execute = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
-        execute("BEGIN IMMEDIATE").map_err(|error| Failure::of("begin", error))?;
-        let tx = Tx::new(connection, &self.time);
-        let mark = self.recent.begin();
-        if mark.is_none() || mark != self.last_commit {
-            // Another process has written meanwhile, perhaps by a clock that is ahead of this one.
-            let found =
-                rows::high_water_mark(connection).map_err(|error| Failure::of("read the stored time", error))?;
-            self.time.observe(found);
-        }
-        let before = connection.total_changes();
-        for job in group {
-            let result = job.run(&tx);
-            if result.is_err() {
-                // Whether it leaves anything behind, be it unchanged pages, is SQLite's to know.
-                tx.changes(Change::All);
-            }
-            if connection.is_autocommit() || tx.spoilt.get() {
-                // SQLite has rolled everything back: the disk is full, say. The others must not be run outside of a
-                // transaction.
-                return Err(Failure::Unavailable(result.err().unwrap_or_else(|| SqliteError {
-                    doing: "run a group",
-                    source: Arc::new(rusqlite::Error::InvalidQuery),
-                })));
-            }
-        }
-        let has_changed = connection.total_changes() != before;
-        let now = self.time.now();
-        let keep_time = durable || self.time_kept.is_none_or(|kept| now.since(kept) >= KEEP_TIME_EVERY);
-        if keep_time && has_changed {
-            ops::keep_time(&tx, now).map_err(|error| Failure::of("keep the time", error))?;
-        }
-        // Whether there is a commit to look for has to be sure.
-        let from = mark.filter(|_| has_changed == tx.writes.get());
-        let changes = has_changed.then(|| tx.changes.take());
-        self.last_commit = self.recent.around(from, changes, || execute("COMMIT")).map_err(|error| {
-            let failure = Failure::of_commit(error);
-            self.log_in_doubt = matches!(failure, Failure::Uncertain(_));
-            failure
-        })?;
-        if keep_time && has_changed {
-            self.time_kept = Some(now);
-        }
-        Ok(())
-    }
-
-    /// Whether the next commits wait for the disk.
-    fn sync_commits(&mut self, durable: bool) -> rusqlite::Result<()> {
-        if durable != self.synced {
-            self.connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
-            self.synced = durable;
-        }
-        Ok(())
-    }
-
-    /// After a failure. What cannot be rolled back makes the next BEGIN fail, so nothing is ever added to it.
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit()
-            && let Err(error) = self.connection.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "roll back");
-        }
-    }
-
-    /// Writes the log into the main file, waits for the disk, and empties the log. False if another process is in the way.
-    ///
-    /// Also the way out after an I/O error in a commit: pages that the disk did not take may count as written for the
-    /// operating system, so a later sync of the log would prove nothing about them. Here they are written once more, to
-    /// another place, and synced there.
-    fn checkpoint(&self) -> Result<bool, Failure> {
-        let blocked: bool = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(|error| Failure::of("checkpoint", error))?;
-        Ok(!blocked)
+        self.shared.leave_to_thread(&mut queue);
     }
 }
 
-fn busy(why: &str) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), Some(why.to_owned()))
+/// The writer's own thread.
+struct OwnThread {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    recent: Arc<Recent>,
+    checkpointer: Option<Connection>,
+    _end: std_mpsc::Sender<()>,
+}
+
+impl OwnThread {
+    /// Until the store is closed.
+    fn serve(mut self) -> Result<(), StoreError> {
+        loop {
+            let mut queue = self.shared.queue.lock();
+            self.shared
+                .wake
+                .wait_while(&mut queue, |queue| !queue.left_to_thread && !queue.log_is_long && !queue.closed);
+            let Queue { left_to_thread, closed, .. } = *queue;
+            let log_is_long = std::mem::take(&mut queue.log_is_long);
+            drop(queue);
+            if left_to_thread || closed {
+                self.run_groups()?;
+            }
+            if closed {
+                return self.end();
+            }
+            if log_is_long {
+                self.write_back();
+            }
+        }
+    }
+
+    /// Runs what waits, until there is nothing or a task can go on with it.
+    fn run_groups(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut group = Vec::new();
+        loop {
+            let mut desk = shared.worker.lock();
+            let mut queue = shared.queue.lock();
+            #[cfg(feature = "conformance")]
+            while let Some(work) = queue.aside.pop_front() {
+                MutexGuard::unlocked(&mut queue, || desk.as_ref().map(|worker| work(worker.connection())));
+            }
+            if queue.waiting.is_empty() {
+                // In this order: a task that has come in vain would go again.
+                drop(desk);
+                queue.left_to_thread = false;
+                return Ok(());
+            }
+            let worker = desk.take().ok_or_else(has_ended)?;
+            let count = queue.waiting.len().min(LARGEST_GROUP);
+            group.extend(queue.waiting.drain(..count));
+            drop(queue);
+            shared.run(&mut desk, worker, &mut group, Patience::BusyTimeout);
+            drop(desk);
+
+            let mut queue = shared.queue.lock();
+            #[cfg(feature = "conformance")]
+            if !queue.aside.is_empty() {
+                continue;
+            }
+            let is_quick = queue.waiting.front().is_some_and(|job| is_quick(&**job));
+            if let Some(runtime) = queue.runtime.clone().filter(|_| is_quick && !queue.closed) {
+                queue.left_to_thread = false;
+                queue.left_over = true;
+                drop(queue);
+                runtime.spawn(Task { shared: shared.clone(), place: None, is_done: false }.serve());
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes the log into the main file while others write on, or, if it has grown too long over that, while nobody does.
+    fn write_back(&self) {
+        let Some(connection) = &self.checkpointer else { return };
+        let mut result = checkpoint::write_back(connection);
+        if let Ok(Left::TooMuch) = result {
+            let _desk = self.desk();
+            result = checkpoint::write_back(connection);
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, "the write-ahead log cannot be written into the database; it grows");
+            if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+                && let Some(worker) = &mut *self.desk()
+            {
+                worker.doubt();
+            }
+        }
+    }
+
+    /// Meanwhile all that comes is left to this thread.
+    fn desk(&self) -> MutexGuard<'_, Option<Worker>> {
+        self.shared.leave_to_thread(&mut self.shared.queue.lock());
+        self.shared.worker.lock()
+    }
+
+    fn end(&mut self) -> Result<(), StoreError> {
+        let worker = self.shared.worker.lock().take().ok_or_else(has_ended)?;
+        // The last connection to close removes the log, and only one that may write can do so.
+        self.readers.close();
+        self.recent.close();
+        self.checkpointer = None;
+        worker.close().map_err(StoreError::from)
+    }
+}
+
+impl Drop for OwnThread {
+    /// Also if it panics: nobody is to wait for it.
+    fn drop(&mut self) {
+        self.shared.close();
+        let mut queue = self.shared.queue.lock();
+        let waiting = std::mem::take(&mut queue.waiting);
+        #[cfg(feature = "conformance")]
+        queue.aside.clear();
+        drop(queue);
+        drop(waiting);
+        drop(self.shared.worker.lock().take());
+    }
 }

@@ -16,7 +16,7 @@ use baton_store::sqlite::{SqliteOptions, SqliteStats, SqliteStore};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::fixture::{DAY, START, client, file, mails, must_open, new_account, new_session, rotation};
+use crate::fixture::{DAY, START, client, file, mails, must_open, new_account, new_session, rotation, with_suffix};
 
 struct Bench {
     _folder: TempDir,
@@ -76,6 +76,11 @@ impl Bench {
         self.store.swap(client(number), &rotation(&session), None).await
     }
 
+    /// Rotates until the thread has noticed that nothing durable is left to do: what is quick is run in place from then on.
+    async fn settle(&self) {
+        settle(&self.store).await;
+    }
+
     async fn session(&self, number: u8) -> Session {
         self.store.find(client(number)).await.expect("find").expect("it exists").session
     }
@@ -101,6 +106,15 @@ impl Bench {
     }
 }
 
+/// See [`Bench::settle`].
+async fn settle(store: &SqliteStore) {
+    let before = store.stats().groups_in_place;
+    while store.stats().groups_in_place == before {
+        let found = store.find(client(0)).await.expect("find").expect("it exists");
+        store.swap(client(0), &rotation(&found.session), None).await.expect("swap");
+    }
+}
+
 fn lock(path: &Path) -> rusqlite::Connection {
     let other = rusqlite::Connection::open(path).expect("open");
     other.execute_batch("BEGIN EXCLUSIVE").expect("lock");
@@ -123,6 +137,153 @@ async fn what_waits_together_is_written_together() {
     }
     assert_eq!(bench.since(before), [40, 1, 0, 0]);
     assert_eq!(bench.pragma("synchronous").await, 1, "a group of rotations does not wait for the disk");
+}
+
+#[tokio::test]
+async fn rotations_are_run_in_place_and_what_waits_for_the_disk_is_not() {
+    let bench = bench(40).await;
+    assert_eq!(bench.store.stats().groups_in_place, 0);
+    bench.settle().await;
+    assert!(bench.store.end_session(bench.account, client(0), &Trace::NONE).await.expect("end"));
+    assert_eq!(bench.store.stats().groups_in_place, 1);
+
+    let bench = self::bench(40).await;
+    bench.settle().await;
+    let before = bench.store.stats();
+    let swaps: Vec<_> = (1..40).map(|number| bench.spawn_swap(number)).collect();
+    for swap in swaps {
+        assert!(matches!(swap.await.expect("joined").expect("swap"), Swapped::Done(_)));
+    }
+    assert_eq!(bench.since(before), [39, 1, 0, 0], "what is ready at the same time is written together");
+    assert_eq!(bench.store.stats().groups_in_place, 2);
+}
+
+/// A future that was polled once, and so has asked for what it asks for.
+fn begun<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_pending());
+    future
+}
+
+/// What it was answered; that it is not would be the failure.
+async fn answered(swap: impl Future<Output = Result<Swapped, StoreError>>) -> Swapped {
+    tokio::time::timeout(Duration::from_secs(30), swap).await.expect("it is answered").expect("swap")
+}
+
+#[tokio::test]
+async fn who_has_asked_may_go() {
+    let bench = bench(1).await;
+    bench.settle().await;
+    let first = rotation(&bench.session(0).await);
+    drop(begun(bench.store.swap(client(0), &first, None)));
+    // It waits once for others before it runs.
+    for _ in 0..2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.session(0).await.generation, first.generation);
+    assert_eq!(bench.store.stats().groups_in_place, 2);
+}
+
+#[test]
+fn a_runtime_that_ends_or_stands_still_holds_nobody_up() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let (other, bench) = (runtime(), runtime().block_on(bench(4)));
+    other.block_on(bench.settle());
+    let swap = |number| {
+        let session = other.block_on(bench.session(number));
+        let (store, swap) = (bench.store.clone(), rotation(&session));
+        async move { store.swap(client(number), &swap, None).await }
+    };
+    let (swaps, ending, standing) = ([swap(1), swap(2), swap(3)], runtime(), runtime());
+    let [first, second, third] = swaps;
+    let begun_in = |runtime: &tokio::runtime::Runtime, swap| {
+        let _inside = runtime.enter();
+        begun(swap)
+    };
+    let first = begun_in(&ending, first);
+    drop(ending);
+    assert_eq!(other.block_on(answered(first)), Swapped::Done(START), "the thread has done it");
+
+    // This runtime goes on for none of its tasks; others are not concerned.
+    let second = begun_in(&standing, second);
+    assert_eq!(other.block_on(answered(third)), Swapped::Done(START));
+    assert_eq!(other.block_on(answered(second)), Swapped::Done(START));
+}
+
+/// A clock that stops whoever asks it, if it is told to.
+struct Gate {
+    clock: ManualClock,
+    next: std::sync::Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>,
+}
+
+impl baton_core::clock::Clock for Gate {
+    fn now(&self) -> baton_core::Timestamp {
+        let next = self.next.lock().expect("nobody panics with it").take();
+        if let Some((here, go)) = next {
+            here.send(()).expect("the test waits");
+            go.recv().expect("the test opens it");
+        }
+        self.clock.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_another_task_writes_is_not_forgotten() {
+    let (_folder, path) = file();
+    let gate = Arc::new(Gate { clock: ManualClock::new(START), next: std::sync::Mutex::default() });
+    let store = Arc::new(SqliteStore::open(&path, SqliteOptions::default(), gate.clone()).expect("open"));
+    let (account, _) = store.create_account(new_account("ada"), None, &Trace::NONE).await.expect("make");
+    store.create_session(account.id, new_session(0), &Trace::NONE).await.expect("make");
+    let mut rotations = Vec::new();
+    for number in 1..3 {
+        let session = store.create_session(account.id, new_session(number), &Trace::NONE).await.expect("make");
+        let store = store.clone();
+        rotations.push(async move { store.swap(client(number), &rotation(&session), None).await });
+    }
+    settle(&store).await;
+    let before = store.stats().groups_in_place;
+    let (here, stopped) = mpsc::channel();
+    let (open, go) = mpsc::channel();
+    *gate.next.lock().expect("nobody panics with it") = Some((here, go));
+    let second = rotations.pop().expect("two");
+    let first = tokio::spawn(rotations.pop().expect("two"));
+    // In the middle of a group, on one of the runtime's threads.
+    stopped.recv().expect("it gets there");
+    let second = tokio::spawn(second);
+    let rival = store.clone();
+    tokio::spawn(async move {
+        // There is one other thread: with these, the task of the second one has had its turn.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(rival.stats().groups_in_place, before + 1);
+        open.send(()).expect("somebody waits");
+    });
+    for swap in [first, second] {
+        assert_eq!(answered(async { swap.await.expect("joined") }).await, Swapped::Done(START));
+    }
+}
+
+#[tokio::test]
+async fn a_long_log_is_written_back_on_the_thread() {
+    let bench = bench(1).await;
+    // How many pages of the log are in the main file (https://www.sqlite.org/walformat.html, 2.2). Closing the index again drops
+    // this process' locks on it; there is no other process.
+    let written_back = || {
+        let index = std::fs::read(with_suffix(&bench.path, "-shm")).expect("read");
+        index[96..100].try_into().map(u32::from_ne_bytes).expect("four bytes")
+    };
+    bench.settle().await;
+    assert_eq!(written_back(), 0);
+    for _ in 0..1_000 {
+        bench.swap(0).await.expect("swap");
+    }
+    let begun = std::time::Instant::now();
+    while written_back() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is never written back");
+        bench.store.check().await.expect("it works");
+    }
 }
 
 #[tokio::test]
@@ -350,10 +511,28 @@ async fn a_short_lock_is_waited_for() {
     let options = SqliteOptions { busy_timeout: Duration::from_secs(30), ..SqliteOptions::default() };
     let store = Arc::new(SqliteStore::open(&path, options, Arc::new(ManualClock::new(START))).expect("open"));
     let other = lock(&path);
-    let making = tokio::spawn(async move { store.create_account(new_account("ada"), None, &Trace::NONE).await });
+    let making = tokio::spawn({
+        let store = store.clone();
+        async move { store.create_account(new_account("ada"), None, &Trace::NONE).await }
+    });
     tokio::task::yield_now().await;
     other.execute_batch("COMMIT").expect("unlock");
-    making.await.expect("joined").expect("made");
+    let (account, _) = making.await.expect("joined").expect("made");
+
+    // In place nobody waits; the thread does.
+    let session = store.create_session(account.id, new_session(0), &Trace::NONE).await.expect("make");
+    let (other, before) = (lock(&path), store.stats());
+    let swap = tokio::spawn({
+        let store = store.clone();
+        async move { store.swap(client(0), &rotation(&session), None).await }
+    });
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!swap.is_finished());
+    other.execute_batch("COMMIT").expect("unlock");
+    assert_eq!(swap.await.expect("joined").expect("swap"), Swapped::Done(START));
+    assert_eq!((store.stats().groups - before.groups, store.stats().groups_in_place), (1, 0));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use axum::routing::any;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 
 /// A backend in this process, over HTTP/1.1. It ends with the value.
@@ -64,12 +65,18 @@ impl Backend {
 }
 
 /// An address where nobody listens, and nobody else can for as long as the first one lives.
-pub fn nobody() -> (tokio::net::TcpSocket, SocketAddr) {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    socket.set_reuseaddr(true).expect("an option");
-    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+pub fn nobody() -> (TcpSocket, SocketAddr) {
+    let socket = nobody_at("127.0.0.1:0".parse().expect("an address"));
     let address = socket.local_addr().expect("an address");
     (socket, address)
+}
+
+/// The same at this address, where nobody listens any more: other tests look for free ports.
+pub fn nobody_at(address: SocketAddr) -> TcpSocket {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(address).expect("a free port");
+    socket
 }
 
 async fn echo(State(seen): State<Arc<AtomicUsize>>, request: Request) -> Response {

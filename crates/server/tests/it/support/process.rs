@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpSocket;
 
+use super::backend::nobody_at;
 use super::{Answer, Call, Held, PASSWORD};
 
 /// The program.
@@ -139,6 +141,8 @@ pub struct Baton {
     /// Everything that earlier processes of this server logged.
     earlier: Mutex<String>,
     folder: Folder,
+    /// Its address, when it has been stopped.
+    kept: OnceLock<TcpSocket>,
 }
 
 enum Folder {
@@ -172,7 +176,14 @@ impl Baton {
     fn of(command: Command, folder: Folder, args: Vec<String>) -> Result<Self, Ended> {
         let started = Started::of(command)?;
         let address = started.address();
-        Ok(Self { address, args, started: Mutex::new(started), earlier: Mutex::default(), folder })
+        Ok(Self {
+            address,
+            args,
+            started: Mutex::new(started),
+            earlier: Mutex::default(),
+            folder,
+            kept: OnceLock::new(),
+        })
     }
 
     /// Its data folder.
@@ -223,6 +234,7 @@ impl Baton {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "{status:?}: {}", self.log());
+        self.kept.get_or_init(|| nobody_at(self.address));
     }
 
     /// `kill -9`, and starts it again at the same address with the same data.
