@@ -10,9 +10,9 @@ use rusqlite::Connection;
 
 /// Pages in the log after which it is written back, as in SQLite.
 const LONG: u32 = 1_000;
-/// Pages in the log from which on nobody may write meanwhile: who writes without a break would never let it begin anew. As
-/// many as its file may keep.
-const TOO_LONG: u32 = super::file::LOG_LIMIT / 4096;
+/// Pages in the log from which on nobody may write meanwhile: who writes without a break would never let it begin anew, and
+/// SQLite looks for a page among all its versions in the log.
+const TOO_LONG: u32 = 4 * LONG;
 
 /// How long the log is, as the connection that writes sees it.
 pub(super) struct Log {

@@ -15,7 +15,7 @@ use crate::migrations::Migrations;
 /// Prepared statements kept per connection: all that there are.
 const STATEMENTS: usize = 64;
 /// The write-ahead log is cut back to this many bytes when it has been written into the main file.
-pub(super) const LOG_LIMIT: u32 = 64 * 1024 * 1024;
+const LOG_LIMIT: u32 = 64 * 1024 * 1024;
 /// How often a locked file is tried again where SQLite does not wait by itself.
 const RETRY: Duration = Duration::from_millis(10);
 
