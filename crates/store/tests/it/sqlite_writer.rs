@@ -296,11 +296,14 @@ async fn a_long_log_is_written_back_on_the_thread() {
     for _ in 0..1_000 {
         bench.swap(0).await.expect("swap");
     }
-    let begun = std::time::Instant::now();
-    while written_back() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it is never written back");
-        bench.store.check().await.expect("it works");
+    // The disk takes its time, and nobody waits for it; there is no end to wait for but this one.
+    for _ in 0..1_000_000 {
+        if written_back() > 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
     }
+    panic!("it is never written back");
 }
 
 #[tokio::test]
