@@ -72,3 +72,45 @@ pub(super) fn empty(connection: &Connection) -> rusqlite::Result<bool> {
     let blocked: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(!blocked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::{SqliteOptions, file};
+
+    #[test]
+    fn a_log_that_cannot_be_written_back_is_too_much_one_day_and_begins_anew_when_it_can() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, options) = (folder.path().join("baton.db"), SqliteOptions::default());
+        let mut writer = file::open_writer(&path, &options).expect("open");
+        let mut log = Log::of(&mut writer).expect("watch");
+        let (reader, checkpointer) = (file::open_reader(&path, &options), file::open_checkpointer(&path));
+        let (reader, checkpointer) = (reader.expect("open"), checkpointer.expect("open"));
+        let write = || writer.execute("UPDATE meta SET value = value + 1", []).map(drop).expect("write");
+
+        write();
+        reader.execute_batch("BEGIN; SELECT value FROM meta").expect("read");
+        let mut due = 0;
+        for _ in 0..LONG {
+            write();
+            due += u32::from(log.is_due());
+        }
+        assert_eq!((due, write_back(&checkpointer).expect("write back")), (1, Left::Enough), "it may stay for now");
+        for _ in LONG..TOO_LONG {
+            write();
+            due += u32::from(log.is_due());
+        }
+        assert_eq!((due, write_back(&checkpointer).expect("write back")), (TOO_LONG / LONG, Left::TooMuch));
+
+        reader.execute_batch("COMMIT").expect("end");
+        assert_eq!(write_back(&checkpointer).expect("write back"), Left::Enough);
+        write();
+        assert!(!log.is_due());
+        assert!(log.seen < LONG, "{}", log.seen);
+        let again = (0..LONG).filter(|_| {
+            write();
+            log.is_due()
+        });
+        assert_eq!(again.count(), 1);
+    }
+}
