@@ -77,6 +77,13 @@ struct Queue {
 #[cfg(feature = "conformance")]
 type Aside = Box<dyn FnOnce(&Connection) + Send>;
 
+impl Queue {
+    /// The task there has come, or never will.
+    fn strike(&mut self, place: Option<Place>) {
+        self.tasks.retain(|task| Some(*task) != place);
+    }
+}
+
 /// Of a task: a thread, and the runtime that it runs. A task is run if those who wait for it are: a runtime that somebody
 /// has stopped driving has tasks that never run.
 type Place = (usize, tokio::runtime::Id);
@@ -270,9 +277,7 @@ impl Task {
         let mut group = Vec::new();
         for _ in 0..GROUPS_IN_PLACE {
             let mut queue = shared.queue.lock();
-            if let Some(place) = self.place.take() {
-                queue.tasks.retain(|task| *task != place);
-            }
+            queue.strike(self.place.take());
             if queue.left_to_thread {
                 return;
             }
@@ -306,9 +311,7 @@ impl Drop for Task {
         }
         // Its runtime ends, or a group has panicked.
         let mut queue = self.shared.queue.lock();
-        if let Some(place) = self.place {
-            queue.tasks.retain(|task| *task != place);
-        }
+        queue.strike(self.place);
         self.shared.leave_to_thread(&mut queue);
     }
 }
@@ -349,6 +352,7 @@ impl OwnThread {
     fn run_groups(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut group = Vec::new();
+        let mut has_run = false;
         loop {
             let mut desk = shared.worker.lock();
             let mut queue = shared.queue.lock();
@@ -362,26 +366,22 @@ impl OwnThread {
                 queue.left_to_thread = false;
                 return Ok(());
             }
-            let worker = desk.take().ok_or_else(has_ended)?;
-            let count = queue.waiting.len().min(LARGEST_GROUP);
-            group.extend(queue.waiting.drain(..count));
-            drop(queue);
-            shared.run(&mut desk, worker, &mut group, Patience::BusyTimeout);
-            drop(desk);
-
-            let mut queue = shared.queue.lock();
-            #[cfg(feature = "conformance")]
-            if !queue.aside.is_empty() {
-                continue;
-            }
-            let is_quick = queue.waiting.front().is_some_and(|job| is_quick(&**job));
-            if let Some(runtime) = queue.runtime.clone().filter(|_| is_quick && !queue.closed) {
+            // Something has to be done each time: a runtime that is ending drops the task, and that leaves it to this thread.
+            let is_for_tasks = has_run && !queue.closed && queue.waiting.front().is_some_and(|job| is_quick(&**job));
+            if let Some(runtime) = queue.runtime.clone().filter(|_| is_for_tasks) {
+                drop(desk);
                 queue.left_to_thread = false;
                 queue.left_over = true;
                 drop(queue);
                 runtime.spawn(Task { shared: shared.clone(), place: None, is_done: false }.serve());
                 return Ok(());
             }
+            let worker = desk.take().ok_or_else(has_ended)?;
+            let count = queue.waiting.len().min(LARGEST_GROUP);
+            group.extend(queue.waiting.drain(..count));
+            drop(queue);
+            shared.run(&mut desk, worker, &mut group, Patience::BusyTimeout);
+            has_run = true;
         }
     }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use baton_core::error::StoreError;
 use baton_core::event::Trace;
-use baton_core::session::{AccountUpdate, NewSession, Renewal, Swapped};
+use baton_core::session::{Account, AccountUpdate, NewSession, Renewal, Swapped};
 use baton_core::{Store, Timestamp};
 use baton_store::clock::ManualClock;
 use baton_store::redis::{RedisOptions, RedisStore};
+use baton_store::sqlite::SqliteStore;
 use baton_testkit::redis::Server;
+use tempfile::TempDir;
 
-use super::{Seeded, fresh_url, must_open};
+use super::{Seeded, Sessions, fresh_url, must_open};
 use crate::fixture::{START, client, file, new_account, new_session, rotation};
 
 /// Ahead of the clock of Redis: what was over by that would be gone at once.
@@ -59,17 +61,33 @@ async fn a_session_expires_in_redis_too() {
     assert_eq!(server.says(&["PTTL", &format!("baton:s:{}", client(1))]).trim(), "-1");
 }
 
-/// Between a request's read and its swap the session is written by another node, which changes nothing that the swap was decided
-/// on: both are made.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_swap_and_a_change_of_the_account_do_not_undo_each_other() {
+/// Two nodes over the same accounts, of which there is one, with one session.
+struct Nodes {
+    url: String,
+    clock: Arc<ManualClock>,
+    accounts: Arc<SqliteStore>,
+    here: Sessions,
+    there: Sessions,
+    owner: Account,
+    _folder: TempDir,
+}
+
+async fn nodes() -> Nodes {
     let url = fresh_url(&format!("redis://127.0.0.1:{}", baton_testkit::redis::shared()));
-    let (_folder, path) = file();
+    let (folder, path) = file();
     let clock = Arc::new(ManualClock::new(LATER));
     let accounts = Arc::new(crate::fixture::must_open(&path, clock.clone()));
     let (here, there) =
         (must_open(&url, accounts.clone(), |_| {}).await, must_open(&url, accounts.clone(), |_| {}).await);
     let (owner, _) = here.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("create");
+    Nodes { url, clock, accounts, here, there, owner, _folder: folder }
+}
+
+/// Between a request's read and its swap the session is written by another node, which changes nothing that the swap was decided
+/// on: both are made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_and_a_change_of_the_account_do_not_undo_each_other() {
+    let Nodes { clock, here, there, owner, _folder, .. } = nodes().await;
     clock.advance(Duration::from_secs(1));
     let email = |text: &str| AccountUpdate { email: Some(text.to_owned()), ..AccountUpdate::default() };
     for (seen_from, new) in [([192, 0, 2, 1], "new@example.test"), ([192, 0, 2, 2], "newer@example.test")] {
@@ -89,13 +107,7 @@ async fn a_swap_and_a_change_of_the_account_do_not_undo_each_other() {
 /// The account that a request sees is the one that was changed, on whichever node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_of_the_account_reaches_the_sessions() {
-    let url = fresh_url(&format!("redis://127.0.0.1:{}", baton_testkit::redis::shared()));
-    let (_folder, path) = file();
-    let clock = Arc::new(ManualClock::new(LATER));
-    let accounts = Arc::new(crate::fixture::must_open(&path, clock.clone()));
-    let (here, there) =
-        (must_open(&url, accounts.clone(), |_| {}).await, must_open(&url, accounts.clone(), |_| {}).await);
-    let (owner, _) = here.create_account(new_account("ada"), Some(new_session(1)), &Trace::NONE).await.expect("create");
+    let Nodes { url, clock, accounts, here, there, owner, _folder } = nodes().await;
     let email = |text: &str| AccountUpdate { email: Some(text.to_owned()), ..AccountUpdate::default() };
     clock.advance(Duration::from_secs(1));
     let changed = here.update_account(owner.id, email("new@example.test"), &Trace::NONE).await.expect("update");
