@@ -122,6 +122,11 @@ impl Server {
         Self::floor_with(&["--trivial".to_owned()])
     }
 
+    /// The floor without a store on threads as baton has them.
+    pub(crate) fn floor_on_own_runtimes() -> Result<Self, Failure> {
+        Self::floor_with(&["--own-runtimes".to_owned()])
+    }
+
     /// nginx in front of `backend`, as an administrator would have it who wants nothing of it but to pass on.
     pub(crate) fn nginx(folder: &Path, backend: &str) -> Result<Self, Failure> {
         let failed = |error| Failure::Io("nginx (apt-get install -y nginx)".into(), error);

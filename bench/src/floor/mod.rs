@@ -5,6 +5,7 @@
 
 mod postgres;
 mod redis;
+mod runtimes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ pub(crate) struct Floor {
     /// this is its own ceiling
     #[arg(long)]
     trivial: bool,
+    /// Serve connections in turn on runtimes of one thread each, as baton does, instead of one runtime with all threads
+    #[arg(long, conflicts_with_all = ["trivial", "postgres", "redis"])]
+    own_runtimes: bool,
     /// Make one prepared point SELECT for each request, in a table of its own
     #[arg(long, value_name = "URL", conflicts_with_all = ["trivial", "redis"])]
     postgres: Option<String>,
@@ -59,6 +63,9 @@ impl Floor {
             print(&format!("listening on http://{}\n", listener.local_addr().map_err(failed)?))?;
             if self.trivial {
                 return trivial(&listener).await.map_err(failed);
+            }
+            if self.own_runtimes {
+                return runtimes::serve(&listener, &routes).await.map_err(failed);
             }
             let listener = listener.tap_io(|stream| without_delay(stream));
             axum::serve(listener, routes).await.map_err(failed)

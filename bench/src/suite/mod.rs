@@ -23,7 +23,7 @@ use crate::proc::Machine;
 use crate::report;
 use crate::server::{Engine, Server, Store};
 use crate::{Failure, Outcome, note};
-use rounds::{Case, NO_ACCESS_LOG, NO_BUFFER, PAGE, Side, plan, take_turns};
+use rounds::{Case, NO_ACCESS_LOG, NO_BUFFER, PAGE, Side, alternate, plan, take_turns};
 
 /// The command line of `suite`.
 #[derive(Debug, Args)]
@@ -105,6 +105,9 @@ const ON_SQLITE: [Case; 4] = [
     Case { name: "forged token", settings: &[NO_ACCESS_LOG], batch: 1, forged: true, target: Some(0.95) },
 ];
 
+const BARE: Case =
+    Case { name: "for comparison: the floor on baton's threads", settings: &[], batch: 1, forged: false, target: None };
+
 const ON_POSTGRES: [Case; 2] = [
     Case {
         name: "default buffer, pages of 8",
@@ -177,6 +180,7 @@ impl Suite {
             for case in &ON_SQLITE {
                 results.throughput.push(take_turns(case, &Engine::Sqlite, extent, program, None)?);
             }
+            results.throughput.push(own_runtimes(extent)?);
             let [pages, ..] = &ON_SQLITE;
             let served = results.throughput.first().map_or(0.0, |measured| measured.baton(|all| all.per_second).median);
             results.half_load = Some(half_load(pages, extent, program, served / 2.0)?);
@@ -228,6 +232,14 @@ impl Suite {
 fn ceiling(extent: Extent, batch: usize) -> Result<Report, Failure> {
     note(&format!("the generator's ceiling, pages of {batch}"));
     Side::new(Server::trivial()?, plan(extent, batch), None)?.measure()
+}
+
+/// What the floor would do on threads as baton has them, by what it does.
+fn own_runtimes(extent: Extent) -> Result<Measured, Failure> {
+    let plan = plan(extent, BARE.batch);
+    let floor = Side::new(Server::floor(&Engine::Sqlite, false)?, plan.clone(), None)?;
+    let bare = Side::new(Server::floor_on_own_runtimes()?, plan, None)?;
+    alternate(BARE.name.to_owned(), &BARE, floor, bare, extent)
 }
 
 fn half_load(pages: &Case, extent: Extent, program: Option<&Path>, rate: f64) -> Result<Measured, Failure> {

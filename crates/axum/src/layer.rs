@@ -132,8 +132,8 @@ impl Denial {
     }
 }
 
-/// On a response: its auth headers are what they are to be. Set by the layer, so that one applied twice rotates once, and by
-/// the routes that open or end a session themselves.
+/// On a response: its auth headers are what they are to be. Set by a layer inside another one, so that one applied twice
+/// rotates once, and by the routes that open or end a session themselves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settled;
 
@@ -167,6 +167,7 @@ where
         Box::pin(async move {
             let turns_away = required && !is_preflight(&head);
             let from_page = head.headers().contains_key(ORIGIN);
+            let is_inside = head.extensions().get::<Admission>().is_some();
             let (admission, admitted) = ask(&realms, &head).await;
             let mut response = match admission.user {
                 Err(denial) if turns_away => denial.problem(Shape::Bare).into_response_of(),
@@ -176,8 +177,11 @@ where
                 }
             };
             if let Some(admitted) = admitted
-                && response.extensions_mut().insert(Settled).is_none()
+                && response.extensions().get::<Settled>().is_none()
             {
+                if is_inside {
+                    response.extensions_mut().insert(Settled);
+                }
                 let renamed = response.extensions_mut().remove::<Renamed>();
                 admitted.complete(renamed, response.headers_mut()).await;
             }

@@ -166,27 +166,27 @@ impl Credentials {
     /// The five fields as a JSON object under their header names: what a bearer value and the cookie hold.
     #[must_use]
     pub fn to_json(&self, names: &HeaderNames) -> Zeroizing<String> {
-        let (client, expiry) = (self.client.to_string(), self.expiry());
-        let fields = [
+        let (client, expiry) = (self.client.encoded(), self.expiry());
+        // Base64 is text, so the default is never taken.
+        let client = std::str::from_utf8(&client).unwrap_or_default();
+        let fields: [(&str, &str); 5] = [
             (&names.access_token, self.token.expose()),
             (&names.token_type, TOKEN_TYPE),
-            (&names.client, &client),
+            (&names.client, client),
             (&names.expiry, &expiry),
             (&names.uid, &self.uid),
         ];
         // Room for all of it: text that outgrew its place would leave the token behind there, unwiped.
         let length: usize = fields.iter().map(|(name, value)| name.len() + value.len() + r#""":"","#.len()).sum();
         let plain = fields.iter().all(|(name, value)| is_plain(name) && is_plain(value));
-        let room = 1 + if plain { length } else { ESCAPED * length };
-        let mut json = Zeroizing::new(String::with_capacity(room));
-        json.push('{');
-        for (name, value) in fields {
-            if json.len() > 1 {
-                json.push(',');
-            }
-            push_json(&mut json, name);
+        let (push, room) =
+            if plain { (push_plain as fn(&mut String, &str), length) } else { (push_json as _, ESCAPED * length) };
+        let mut json = Zeroizing::new(String::with_capacity(1 + room));
+        for (index, (name, value)) in fields.into_iter().enumerate() {
+            json.push(if index == 0 { '{' } else { ',' });
+            push(&mut json, name);
             json.push(':');
-            push_json(&mut json, value);
+            push(&mut json, value);
         }
         json.push('}');
         json
@@ -210,19 +210,21 @@ const ESCAPED: usize = 6;
 
 /// Whether it is in a JSON string as it is: nearly everything.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    // To the end in any case, so that many bytes are looked at in one step.
+    text.bytes().fold(true, |so_far, byte| so_far & is_plain(byte))
+}
+
+/// As a JSON string, in which it is as it is.
+fn push_plain(json: &mut String, text: &str) {
+    json.push('"');
+    json.push_str(text);
+    json.push('"');
 }
 
 /// As a JSON string.
 fn push_json(json: &mut String, text: &str) {
-    json.push('"');
-    if is_plain(text) {
-        json.push_str(text);
-    } else {
-        let escaped = Value::String(text.to_owned()).to_string();
-        json.push_str(&escaped[1..escaped.len() - 1]);
-    }
-    json.push('"');
+    json.push_str(&Value::from(text).to_string());
 }
 
 /// Stable, machine-readable reason of a refusal: the `code` of an error body.

@@ -15,12 +15,13 @@ use crate::proxy::Passed;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_PATH: usize = 256;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Numbers the requests of this process.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestIds {
-    /// Tells this process from others, and from the one before it.
-    process: u32,
+    /// Tells this process from others, and from the one before it: eight digits and a hyphen.
+    process: Arc<str>,
     next: Arc<AtomicU64>,
 }
 
@@ -28,12 +29,17 @@ impl RequestIds {
     pub(crate) fn new(random: &dyn Random) -> Result<Self, RandomError> {
         let mut process = [0; 4];
         random.fill(&mut process)?;
-        Ok(Self { process: u32::from_ne_bytes(process), next: Arc::new(AtomicU64::new(1)) })
+        let process = format!("{:08x}-", u32::from_ne_bytes(process)).into();
+        Ok(Self { process, next: Arc::new(AtomicU64::new(1)) })
     }
 
     fn next(&self) -> Option<HeaderValue> {
         // Not what the client calls it: a log line is no place for a text of somebody else.
-        let id = format!("{:08x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        let mut id = Vec::with_capacity(self.process.len() + digits as usize);
+        id.extend_from_slice(self.process.as_bytes());
+        id.extend((0..digits).rev().map(|digit| HEX[(number >> (4 * digit)) as usize % HEX.len()]));
         HeaderValue::from_maybe_shared(Bytes::from(id)).ok()
     }
 }

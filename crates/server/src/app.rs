@@ -35,7 +35,7 @@ pub(crate) struct Outside {
     pub(crate) demo: bool,
 }
 
-/// Everything that answers, from the outside in: the edge, limits on bodies, routes.
+/// Everything that answers, from the outside in: the edge, routes.
 pub(crate) fn router(
     realms: &[Mounted],
     store: Arc<dyn Store>,
@@ -47,12 +47,14 @@ pub(crate) fn router(
     let everybody = AuthLayer::any_of(realms.iter().map(|realm| realm.auth.clone()));
     let audience = config.jwt.forward_auth_audience.as_deref();
     let signer = issuer.as_ref().zip(audience).map(|(issuer, audience)| issuer.signer(audience, JwtHeader::Own));
+    let limits = BodyLimits { max: config.server.max_body_bytes, timeout: config.server.body_read_timeout };
     let mut app = health::routes(store).merge(forward_auth::routes(realms, signer));
     if let Some(issuer) = issuer {
         app = app.merge(issuer.routes());
     }
     for Mounted { mount, auth } in realms {
-        app = app.merge(auth_routes(mount, auth));
+        // Nobody else reads a body; a backend has limits of its own.
+        app = app.merge(auth_routes(mount, auth).layer(limits));
     }
     if demo {
         app = app.merge(demo::routes(realms, &everybody)).merge(playground::routes(config));
@@ -68,9 +70,7 @@ pub(crate) fn router(
 
 fn around(routes: Router, proxy: Option<Proxy>, everybody: &AuthLayer, config: &ServerConfig, ids: RequestIds) -> Edge {
     let has_backends = proxy.is_some();
-    let limits = BodyLimits { max: config.max_body_bytes, timeout: config.body_read_timeout };
-    let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(limits);
-    // Behind the limits on bodies: a backend has its own.
+    let routes = routes.fallback(not_found).method_not_allowed_fallback(method_not_allowed);
     let routes = match proxy {
         Some(proxy) => routes.fallback_service(proxy),
         None => routes,

@@ -14,6 +14,7 @@ mod demo;
 mod edge;
 mod first_bytes;
 mod forward_auth;
+mod head_timer;
 mod health;
 mod jwt;
 pub mod keys;
@@ -32,6 +33,7 @@ mod store;
 mod store_check;
 mod tls;
 mod webhooks;
+mod workers;
 
 pub use config::{Config, Problems, Sources};
 pub use start::{Routes, Running, StartError, start};

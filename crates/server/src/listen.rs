@@ -4,13 +4,14 @@ use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_util::future::Either;
 use http::header::TRANSFER_ENCODING;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::ServerConfig;
 use crate::edge::Edge;
 use crate::first_bytes::FirstBytes;
+use crate::head_timer::HeadTimer;
 use crate::lengths::TwoLengths;
+use crate::workers::Workers;
 
 /// How long to wait before accepting again when the system has nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -33,10 +36,16 @@ pub(crate) async fn serve(
     listener: TcpListener,
     edge: Edge,
     config: &ServerConfig,
+    workers: &Workers,
     stop: impl Future<Output = ()>,
 ) -> bool {
-    let builder = builder(config);
-    let graceful = GracefulShutdown::new();
+    let serving = Serving {
+        builder: builder(config, workers),
+        edge,
+        head_read_timeout: config.header_read_timeout,
+        workers,
+        graceful: GracefulShutdown::new(),
+    };
     let places = Arc::new(Semaphore::new(config.max_connections));
     tokio::pin!(stop);
     loop {
@@ -45,19 +54,51 @@ pub(crate) async fn serve(
             () = &mut stop => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let connection = connection(&builder, stream, peer, place, edge.clone(), config.header_read_timeout);
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // A client that went away, was too slow, or does not speak HTTP.
-                tracing::debug!(%error, "a connection ended early");
-            }
-        });
+        if let Err(error) = serving.hand_over(stream, peer, place) {
+            ended_early(&error);
+        }
     }
     drop(listener);
     tokio::select! {
-        () = graceful.shutdown() => true,
+        () = serving.graceful.shutdown() => true,
         () = tokio::time::sleep(config.shutdown_grace) => false,
+    }
+}
+
+/// A client that went away, was too slow, or does not speak HTTP.
+fn ended_early(error: &dyn fmt::Display) {
+    tracing::debug!(%error, "a connection ended early");
+}
+
+/// What every connection needs.
+struct Serving<'a> {
+    builder: Builder<Workers>,
+    edge: Edge,
+    head_read_timeout: Duration,
+    workers: &'a Workers,
+    graceful: GracefulShutdown,
+}
+
+impl Serving<'_> {
+    /// Has a connection served by a thread that has few.
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr, place: Option<Place>) -> io::Result<()> {
+        let Some((runtime, seat)) = self.workers.idlest() else { return Ok(()) };
+        // From one runtime's events to the other's.
+        let stream = stream.into_std()?;
+        let (mut builder, edge, limit) = (self.builder.clone(), self.edge.clone(), self.head_read_timeout);
+        builder.http1().timer(HeadTimer::default());
+        let watcher = self.graceful.watcher();
+        runtime.spawn(async move {
+            let _seat = seat;
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return ended_early(&error),
+            };
+            if let Err(error) = watcher.watch(connection(&builder, stream, peer, place, edge, limit)).await {
+                ended_early(&error);
+            }
+        });
+        Ok(())
     }
 }
 
@@ -75,7 +116,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
                 return (stream, peer, place);
             }
             // The client was gone before it was accepted.
-            Err(error) if is_of_one_connection(&error) => tracing::debug!(%error, "a connection ended early"),
+            Err(error) if is_of_one_connection(&error) => ended_early(&error),
             // Out of files or memory: connections that end will make room.
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted; trying again");
@@ -85,20 +126,17 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
     }
 }
 
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn builder(config: &ServerConfig) -> Builder<TokioExecutor> {
+/// The timer of a connection's heads is still to be set.
+fn builder(config: &ServerConfig, workers: &Workers) -> Builder<Workers> {
     /// How often an idle HTTP/2 connection is asked whether its client is still there, and how long that may take.
     const PING: Duration = Duration::from_secs(20);
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_read_timeout)
-        .max_buf_size(config.max_header_bytes);
+    let mut builder = Builder::new(workers.clone());
+    builder.http1().header_read_timeout(config.header_read_timeout).max_buf_size(config.max_header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -110,7 +148,7 @@ fn builder(config: &ServerConfig) -> Builder<TokioExecutor> {
 }
 
 fn connection(
-    builder: &Builder<TokioExecutor>,
+    builder: &Builder<Workers>,
     stream: TcpStream,
     peer: SocketAddr,
     place: Option<Place>,

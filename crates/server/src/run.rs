@@ -12,7 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::cli::Failure;
 use crate::config::{Config, KeySource, Problems, Sources};
 use crate::keys::Keys;
-use crate::start::{Routes, start};
+use crate::start::{Routes, start_on};
+use crate::workers::Threads;
 use crate::{keys, logging};
 
 /// Exit code of a program that a signal ended before it was done.
@@ -63,14 +64,12 @@ fn run(config: &Config, keys: Keys, routes: Routes) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Io("threads", error))?;
-    runtime.block_on(async {
+    let threads = Threads::start().map_err(|error| Failure::Io("threads", error))?;
+    let clock = Arc::new(SystemClock::new());
+    threads.block_on(async {
         let mut signals = Signals::new().map_err(|error| Failure::Io("signals", error))?;
         let running = tokio::select! {
-            running = start(config, keys, Arc::new(SystemClock::new()), routes) => running?,
+            running = start_on(threads.workers(), config, keys, clock, routes) => running?,
             // Nothing has been accepted yet.
             _ = signals.next() => return Ok(()),
         };

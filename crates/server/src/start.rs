@@ -23,6 +23,7 @@ use crate::proxy::Proxy;
 use crate::store::OpenStore;
 use crate::tls::TrustError;
 use crate::webhooks::{SignedWebhooks, WebhookSettingsError};
+use crate::workers::Workers;
 use crate::{app, listen, purge};
 
 /// Which routes there are.
@@ -89,7 +90,8 @@ pub struct Running {
     watching: JoinSet<()>,
 }
 
-/// Starts a server. The time of day is `clock`'s; how long requests may take and similar limits are real time.
+/// Starts a server on the caller's runtime. The time of day is `clock`'s; how long requests may take and similar limits are
+/// real time.
 ///
 /// # Errors
 /// [`StartError`].
@@ -99,7 +101,18 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     routes: Routes,
 ) -> Result<Running, StartError> {
-    let Keys { tokens, jwt } = keys.into();
+    start_on(Workers::here(), config, keys.into(), clock, routes).await
+}
+
+/// The same with connections served by `workers`.
+pub(crate) async fn start_on(
+    workers: Workers,
+    config: &Config,
+    keys: Keys,
+    clock: Arc<dyn Clock>,
+    routes: Routes,
+) -> Result<Running, StartError> {
+    let Keys { tokens, jwt } = keys;
     let wanted = config.server.listen;
     // First, so that a second server by mistake does not touch the first one's database.
     let listener = TcpListener::bind(wanted).await.map_err(|error| StartError::Listen(wanted, error))?;
@@ -131,7 +144,7 @@ pub async fn start(
     let server = config.server.clone();
     let serving = tokio::spawn(async move {
         // An error means that the sender is gone, which is as good a reason to stop.
-        listen::serve(listener, app, &server, async { drop(stopped.await) }).await
+        listen::serve(listener, app, &server, &workers, async { drop(stopped.await) }).await
     });
     let courier = Courier::start(realms.iter().map(|realm| realm.auth.clone()).collect(), outlets.bell);
     let purging = tokio::spawn(purge::run(store.store(), config.events.keep));

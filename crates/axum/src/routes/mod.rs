@@ -14,14 +14,17 @@ mod unlock;
 mod validate;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, OriginalUri, Request, State};
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use baton_core::wire::Code;
 use baton_engine::{Handover, LinkRequest, LinkRequestError, SignedIn, Visitor};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use serde_json::json;
 
 use crate::credentials::{self, Owner};
@@ -77,7 +80,7 @@ where
         .layer(from_fn_with_state(auth.clone(), fields::credentials_in_body));
     let routes = opening
         .merge(signed_in)
-        .fallback(not_found)
+        .fallback(not_found(mount))
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(auth.clone());
     lenient::mount(mount, routes)
@@ -162,9 +165,13 @@ fn gone(shape: Shape, message: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, shape, message)
 }
 
-async fn not_found(OriginalUri(uri): OriginalUri) -> Problem {
-    let message = format!("There is nothing at {}.", uri.path());
-    Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Success, message)
+/// Not by `OriginalUri`, for which axum would keep a copy of every request's.
+fn not_found(mount: &str) -> impl Fn(Uri) -> Ready<Problem> + Clone + Send + Sync + 'static + use<> {
+    let mount: Arc<str> = mount.into();
+    move |uri| {
+        let message = format!("There is nothing at {mount}{}.", uri.path());
+        ready(Problem::new(StatusCode::NOT_FOUND, Code::NotFound, Shape::Success, message))
+    }
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
