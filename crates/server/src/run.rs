@@ -10,7 +10,7 @@ use baton_store::clock::SystemClock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::Failure;
-use crate::config::{Config, KeySource, Problems, Sources};
+use crate::config::{Config, KeySource, Problems, Sources, StoreConfig};
 use crate::keys::Keys;
 use crate::start::{Routes, start_on};
 use crate::workers::Threads;
@@ -64,7 +64,8 @@ fn run(config: &Config, keys: Keys, routes: Routes) -> Result<(), Failure> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let threads = Threads::start().map_err(|error| Failure::Io("threads", error))?;
+    let threads = if shares_statements(config) { Threads::together() } else { Threads::apart() };
+    let threads = threads.map_err(|error| Failure::Io("threads", error))?;
     let clock = Arc::new(SystemClock::new());
     threads.block_on(async {
         let mut signals = Signals::new().map_err(|error| Failure::Io("signals", error))?;
@@ -87,6 +88,11 @@ fn run(config: &Config, keys: Keys, routes: Routes) -> Result<(), Failure> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// Whether requests of all threads share statements, so that threads do better to help each other.
+const fn shares_statements(config: &Config) -> bool {
+    matches!((&config.store, &config.sessions), (StoreConfig::Postgres(_), None))
 }
 
 /// The first line on stdout, for whoever waits for it. A closed stdout is no reason to stop.

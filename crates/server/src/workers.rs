@@ -73,13 +73,21 @@ where
 pub(crate) struct Threads(Vec<Runtime>);
 
 impl Threads {
+    /// A runtime for each.
+    ///
     /// # Errors
     /// If the system has no thread or no file descriptor left.
-    pub(crate) fn start() -> io::Result<Self> {
-        let count = available_parallelism()?.get();
+    pub(crate) fn apart() -> io::Result<Self> {
         // Not `new_current_thread`, whose tasks depend on somebody driving it: stores tell the two apart.
-        let runtime = || Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("baton-worker").build();
-        (0..count).map(|_| runtime()).collect::<io::Result<_>>().map(Self)
+        (0..available_parallelism()?.get()).map(|_| runtime(1)).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// One runtime for all of them, so that they help each other.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn together() -> io::Result<Self> {
+        Ok(Self(vec![runtime(available_parallelism()?.get())?]))
     }
 
     /// Runs this here, and whatever it spawns on the first of them.
@@ -90,6 +98,10 @@ impl Threads {
     pub(crate) fn workers(&self) -> Workers {
         Workers::of(self.0.iter().map(|runtime| runtime.handle().clone()))
     }
+}
+
+fn runtime(threads: usize) -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("baton-worker").build()
 }
 
 #[cfg(test)]
@@ -127,8 +139,7 @@ mod tests {
 
     #[test]
     fn requests_of_one_connection_go_to_all() {
-        let runtime = || Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let threads = Threads((0..2).map(|_| runtime()).collect());
+        let threads = Threads((0..2).map(|_| runtime(1).unwrap()).collect());
         let workers = threads.workers();
         let (sender, seen) = std::sync::mpsc::channel();
         for _ in 0..4 {

@@ -13,13 +13,11 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::Error;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Broken, FromTarget, Lent};
+use super::clients::Clients;
 use super::headers::{self, Secrets};
 use super::targets::{Target, Targets};
 use super::tunnel;
@@ -28,17 +26,13 @@ use crate::chain;
 use crate::config::{Require, ServerConfig, TrustedProxies, UpstreamConfig};
 use crate::edge::Arrival;
 use crate::jwt::Signer;
-use crate::tls::{self, TrustError};
-
-/// How long a connection to a target is kept that nobody needs, and how many of them to one target.
-const IDLE: std::time::Duration = std::time::Duration::from_secs(30);
-const MOST_IDLE: usize = 256;
+use crate::tls::TrustError;
 
 /// A backend.
 pub(super) struct Upstream {
     pub(super) config: UpstreamConfig,
     pub(super) targets: Targets,
-    pub(super) client: Client<HttpsConnector<HttpConnector>, Body>,
+    pub(super) clients: Clients,
     secrets: Arc<Secrets>,
     signer: Option<Signer>,
     trusted: TrustedProxies,
@@ -56,7 +50,7 @@ impl Upstream {
     ) -> Result<Self, TrustError> {
         Ok(Self {
             targets: Targets::new(&config.targets),
-            client: client(&config)?,
+            clients: Clients::new(&config)?,
             secrets,
             signer,
             trusted: server.trusted_proxies.clone(),
@@ -219,7 +213,7 @@ impl Upstream {
         lent: Option<&Lent>,
     ) -> Result<http::Response<Incoming>, Failed> {
         let limit = self.config.response_timeout;
-        let sent = self.client.request(request);
+        let sent = self.clients.request(request);
         tokio::pin!(sent);
         let mut deadline = Instant::now() + limit;
         loop {
@@ -282,22 +276,4 @@ fn broke_off(target: &Target, why: &str) -> Problem {
     tracing::warn!(target = %target.authority, why, "a backend broke off");
     let message = "The service behind this one broke off.";
     Problem::new(StatusCode::BAD_GATEWAY, Code::BadGateway, Shape::Bare, message)
-}
-
-fn client(config: &UpstreamConfig) -> Result<Client<HttpsConnector<HttpConnector>, Body>, TrustError> {
-    let mut tcp = HttpConnector::new();
-    // The connector around it does TLS.
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(std::time::Duration::from_secs(60)));
-    tcp.set_connect_timeout(Some(config.connect_timeout));
-    let with_tls = config.targets.iter().any(|target| target.scheme_str() == Some("https"));
-    let tls = if with_tls { tls::trusting(config.ca_file.as_deref())? } else { tls::trusting_nobody()? };
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MOST_IDLE)
-        .build(connector))
 }

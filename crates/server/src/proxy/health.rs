@@ -37,7 +37,7 @@ async fn ask(upstream: &Upstream, target: &Target, path: &PathAndQuery) -> Resul
     let uri = target.at(path.clone()).map_err(|error| error.to_string())?;
     let request = Request::get(uri).header(USER_AGENT, AGENT).body(Body::empty()).map_err(|error| error.to_string())?;
     let limit = upstream.config.health_interval;
-    match tokio::time::timeout(limit, upstream.client.request(request)).await {
+    match tokio::time::timeout(limit, upstream.clients.request(request)).await {
         Err(_) => Err(format!("did not answer within {limit:?}")),
         Ok(Err(error)) => Err(chain(&error)),
         Ok(Ok(response)) => is_good(response.status()),

@@ -10,6 +10,7 @@
 //! by piece, as fast as the slower side takes them, and each side learns when the other one is gone.
 
 mod body;
+mod clients;
 mod forward;
 mod headers;
 mod health;

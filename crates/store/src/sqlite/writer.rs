@@ -31,6 +31,8 @@ use crate::time::StoreTime;
 const LARGEST_GROUP: usize = 512;
 /// The same where other tasks wait for the end of it.
 const LARGEST_GROUP_IN_PLACE: usize = 64;
+/// How often a task lets others run before its first group, at most.
+const GATHERINGS: usize = 6;
 /// Groups that a task runs one after the other, for others that came meanwhile, at most.
 const GROUPS_IN_PLACE: usize = 8;
 /// What a drop waits for, besides twice the busy timeout.
@@ -265,8 +267,16 @@ struct Task {
 impl Task {
     async fn serve(mut self) {
         if self.place.is_some() {
-            // What is ready to run runs first, and may join the group.
-            tokio::task::yield_now().await;
+            // What is ready to run runs first, and may join the group. Once is not enough: a thread of tokio's runtime runs next
+            // what was woken last, and a task that has yielded is woken after those that there is something to read for.
+            let mut waiting = 0;
+            for round in 1..=GATHERINGS {
+                tokio::task::yield_now().await;
+                let before = std::mem::replace(&mut waiting, self.shared.queue.lock().waiting.len());
+                if round > 1 && waiting <= before {
+                    break;
+                }
+            }
         }
         self.run_groups();
         self.is_done = true;

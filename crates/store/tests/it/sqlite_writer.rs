@@ -194,12 +194,35 @@ async fn who_has_asked_may_go() {
     bench.settle().await;
     let first = rotation(&bench.session(0).await);
     drop(begun(bench.store.swap(client(0), &first, None)));
-    // It waits once for others before it runs.
-    for _ in 0..2 {
+    // It lets others run twice before it runs.
+    for _ in 0..3 {
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.session(0).await.generation, first.generation);
     assert_eq!(bench.store.stats().groups_in_place, 2);
+}
+
+#[tokio::test]
+async fn a_group_gathers_while_more_come_but_not_for_ever() {
+    let bench = bench(31).await;
+    bench.settle().await;
+    let bench = &bench;
+    let one_after_the_other = async |numbers: std::ops::Range<u8>| {
+        let mut swaps = Vec::new();
+        for number in numbers {
+            let rotation = rotation(&bench.session(number).await);
+            swaps.push(begun(async move { bench.store.swap(client(number), &rotation, None).await }));
+            tokio::task::yield_now().await;
+        }
+        for swap in swaps {
+            assert!(matches!(answered(swap).await, Swapped::Done(_)));
+        }
+    };
+    let before = bench.store.stats();
+    one_after_the_other(1..5).await;
+    assert_eq!(bench.since(before), [4, 1, 0, 0]);
+    one_after_the_other(5..31).await;
+    assert!(bench.store.stats().groups > before.groups + 2, "{:?}", bench.store.stats());
 }
 
 #[test]
