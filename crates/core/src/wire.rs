@@ -224,7 +224,12 @@ fn push_plain(json: &mut String, text: &str) {
 
 /// As a JSON string.
 fn push_json(json: &mut String, text: &str) {
-    json.push_str(&Value::from(text).to_string());
+    if is_plain(text) {
+        // A token is, and so is never copied to where nobody wipes it.
+        push_plain(json, text);
+    } else {
+        json.push_str(&Value::from(text).to_string());
+    }
 }
 
 /// Stable, machine-readable reason of a refusal: the `code` of an error body.

@@ -13,10 +13,10 @@ mod sign_out;
 mod unlock;
 mod validate;
 
-use axum::Router;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
