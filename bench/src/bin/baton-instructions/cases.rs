@@ -170,7 +170,7 @@ fn sqlite(swaps: bool) -> Result<Round, Error> {
     Ok(Box::new(move || {
         let _ = &folder;
         round += 1;
-        if swaps && round.is_multiple_of(500) {
+        if swaps && round.is_multiple_of(200) {
             log.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
         clock.advance(PAUSE);
