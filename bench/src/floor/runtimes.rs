@@ -52,11 +52,11 @@ pub(super) async fn serve(listener: &TcpListener, routes: &Router) -> io::Result
         runtime.spawn(async move { axum::serve(handed_over, routes).await });
         senders.push(sender);
     }
-    for turn in (0..senders.len()).cycle() {
+    for sender in senders.iter().cycle() {
         let (stream, peer) = listener.accept().await?;
         without_delay(&stream);
         // Its receiver lives as long.
-        let _ = senders[turn].send((stream.into_std()?, peer));
+        let _ = sender.send((stream.into_std()?, peer));
     }
     Ok(())
 }

@@ -106,3 +106,22 @@ fn shortened(path: &str) -> &str {
     let end = (0..=path.len().min(MAX_PATH)).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
     &path[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use baton_engine::OsRandom;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_the_process_and_the_number_in_hexadecimal() {
+        let ids = RequestIds::new(&OsRandom).unwrap();
+        let process = ids.process.strip_suffix('-').unwrap();
+        assert!(process.len() == 8 && process.bytes().all(|byte| HEX.contains(&byte)), "{process}");
+        assert_eq!(ids.next().unwrap(), format!("{process}-1"));
+        for number in [0, 9, 10, 15, 16, 0xab_cdef, u64::from(u32::MAX), 0x0123_4567_89ab_cdef, u64::MAX] {
+            ids.next.store(number, Ordering::Relaxed);
+            assert_eq!(ids.next().unwrap(), format!("{process}-{number:x}"));
+        }
+    }
+}
