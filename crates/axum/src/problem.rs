@@ -2,7 +2,7 @@
 //!
 //! Bodies have the gem's shapes, because front ends read `errors` from them, and a stable `code` besides.
 
-use std::fmt::Display;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::IntoResponse;
@@ -56,17 +56,17 @@ struct Body {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 enum Errors {
-    Message([String; 1]),
+    Message([Cow<'static, str>; 1]),
     Fields(serde_json::Map<String, Value>),
 }
 
 impl Problem {
     /// A problem of this status, code and message.
-    pub fn new(status: StatusCode, code: Code, shape: Shape, message: impl Display) -> Self {
+    pub fn new(status: StatusCode, code: Code, shape: Shape, message: impl Into<Cow<'static, str>>) -> Self {
         let body = Body {
             code: code.as_str(),
             data: None,
-            errors: Errors::Message([message.to_string()]),
+            errors: Errors::Message([message.into()]),
             status: (shape == Shape::Status).then_some("error"),
             success: (shape != Shape::Bare).then_some(false),
         };
@@ -74,8 +74,9 @@ impl Problem {
     }
 
     /// 401 with a challenge that names no error: it is not about a token.
-    pub(crate) fn unauthorized(code: Code, shape: Shape, message: impl Display) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, r#"Bearer realm="baton""#)
+    pub(crate) fn unauthorized(code: Code, shape: Shape, message: impl Into<Cow<'static, str>>) -> Self {
+        const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="baton""#);
+        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, CHALLENGE)
     }
 
     /// Nobody is signed in. The challenge names no error, since nothing was presented (RFC 6750 §3.1).
@@ -87,26 +88,43 @@ impl Problem {
     /// The credentials are no good.
     #[must_use]
     pub fn refused(refusal: Refusal, shape: Shape) -> Self {
+        // Constants, or each refusal would look at every byte of its challenge.
         let (code, message, challenge) = match refusal {
             Refusal::Invalid => (
                 Code::TokenInvalid,
                 "The access token is not valid.",
-                r#"Bearer realm="baton", error="invalid_token", error_description="The access token is not valid""#,
+                const {
+                    HeaderValue::from_static(
+                        r#"Bearer realm="baton", error="invalid_token", error_description="The access token is not valid""#,
+                    )
+                },
             ),
             Refusal::Superseded => (
                 Code::TokenSuperseded,
                 "A newer access token has taken the place of this one.",
-                r#"Bearer realm="baton", error="invalid_token", error_description="The access token was superseded""#,
+                const {
+                    HeaderValue::from_static(
+                        r#"Bearer realm="baton", error="invalid_token", error_description="The access token was superseded""#,
+                    )
+                },
             ),
             Refusal::Expired => (
                 Code::TokenExpired,
                 "The session has expired. Sign in again.",
-                r#"Bearer realm="baton", error="invalid_token", error_description="The session expired""#,
+                const {
+                    HeaderValue::from_static(
+                        r#"Bearer realm="baton", error="invalid_token", error_description="The session expired""#,
+                    )
+                },
             ),
             Refusal::Revoked => (
                 Code::SessionRevoked,
                 "The session has ended. Sign in again.",
-                r#"Bearer realm="baton", error="invalid_token", error_description="The session has ended""#,
+                const {
+                    HeaderValue::from_static(
+                        r#"Bearer realm="baton", error="invalid_token", error_description="The session has ended""#,
+                    )
+                },
             ),
         };
         Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, challenge)
@@ -123,7 +141,8 @@ impl Problem {
     #[must_use]
     pub fn unavailable(shape: Shape) -> Self {
         let message = "The service is not available right now. Try again in a moment.";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, shape, message).with(RETRY_AFTER, "2")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, shape, message)
+            .with(RETRY_AFTER, HeaderValue::from_static("2"))
     }
 
     /// Too many attempts. The fields are those of draft-ietf-httpapi-ratelimit-headers-10; `t` is the time of `Retry-After`.
@@ -131,8 +150,10 @@ impl Problem {
         let Limited { policy, quota, wait } = limited;
         let seconds = rounded_up(*wait).max(1);
         let message = format!("Too many attempts. Try again in {seconds} s.");
-        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, shape, message)
-            .with(ACCESS_CONTROL_EXPOSE_HEADERS, "retry-after, ratelimit, ratelimit-policy");
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, shape, message).with(
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            const { HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy") },
+        );
         for (name, value) in [
             (RETRY_AFTER, seconds.to_string()),
             (RATELIMIT_POLICY, format!("\"{policy}\";q={};w={}", quota.burst, rounded_up(quota.period))),
@@ -200,7 +221,7 @@ impl Problem {
     /// A letter was not asked for.
     #[must_use]
     pub fn link_request(error: &LinkRequestError) -> Self {
-        let unauthorized = |message: &str| Self::unauthorized(Code::Invalid, Shape::Success, message);
+        let unauthorized = |message: &'static str| Self::unauthorized(Code::Invalid, Shape::Success, message);
         match error {
             LinkRequestError::NoEmail => unauthorized("An e-mail address is needed."),
             LinkRequestError::NoRedirect => unauthorized("A redirect_url is needed."),
@@ -250,8 +271,8 @@ impl Problem {
         self.body.code
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.push((name, HeaderValue::from_static(value)));
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -271,7 +292,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + MORE_HEADERS);
         headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
         for (name, value) in self.headers {
             headers.insert(name, value);
         }

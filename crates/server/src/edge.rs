@@ -50,6 +50,8 @@ struct Inner {
 
 impl Edge {
     pub(crate) fn new(routes: Router, cors: &CorsLayer, proxies: Proxies, ids: RequestIds, has_backends: bool) -> Self {
+        // Or the router would make each handler's layers anew for every request.
+        let routes = routes.with_state(());
         let to_pages = cors.layer(routes.clone());
         Self(Arc::new(Inner { routes, to_pages, proxies, ids, has_backends }))
     }
@@ -112,7 +114,7 @@ impl Edge {
             let mut response = infallible(answer.await);
             if !is_for_anybody && !is_for_page {
                 // A cache must not give this answer to a page.
-                response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+                response.headers_mut().append(VARY, const { HeaderValue::from_static("origin") });
             }
             response
         }

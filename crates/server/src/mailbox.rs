@@ -113,7 +113,7 @@ fn is_local(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || matches!(host, "127.0.0.1" | "[::1]")
 }
 
-fn refused(message: &str) -> Problem {
+fn refused(message: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, Code::CrossSite, Shape::Bare, message)
 }
 

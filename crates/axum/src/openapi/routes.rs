@@ -429,7 +429,7 @@ fn no_field() -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, Shape::Status, message)
 }
 
-fn not_found(shape: Shape, message: &str) -> Problem {
+fn not_found(shape: Shape, message: &'static str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, shape, message)
 }
 

@@ -154,14 +154,14 @@ async fn same_site(State(auth): State<Auth>, request: Request, next: Next) -> Re
 
 /// The user of a route that answers 404, with this message, where nobody is signed in: so does the gem, and front ends tell
 /// it from a 401.
-fn user_or_not_found(parts: &Parts, shape: Shape, message: &str) -> Result<CurrentUser, Problem> {
+fn user_or_not_found(parts: &Parts, shape: Shape, message: &'static str) -> Result<CurrentUser, Problem> {
     admitted(parts)?.map_err(|denial| match denial {
         Denial::Anonymous | Denial::Refused(_) => gone(shape, message),
         Denial::Unavailable | Denial::CrossSite => denial.problem(shape),
     })
 }
 
-fn gone(shape: Shape, message: &str) -> Problem {
+fn gone(shape: Shape, message: &'static str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, Code::NotFound, shape, message)
 }
 

@@ -100,7 +100,8 @@ impl Proxy {
     /// Answers a request that none of baton's own routes is for.
     async fn serve(self, request: Request) -> Response {
         let Self(routes) = self;
-        let refuse = |status, code, message: &str| Problem::new(status, code, Shape::Bare, message).into_response();
+        let refuse =
+            |status, code, message: &'static str| Problem::new(status, code, Shape::Bare, message).into_response();
         let Ok(host) = headers::host(&request) else {
             return refuse(StatusCode::BAD_REQUEST, Code::Malformed, "The request has to name one host.");
         };
