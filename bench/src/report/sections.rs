@@ -98,7 +98,7 @@ pub(super) fn growth(text: &mut String, results: &Results) {
         return;
     }
     text.push_str(
-        "## More and more sessions\n\nEvery request rotates; the users that take part are drawn out of all. Cost: the time of a \
+        "## More and more sessions\n\nEvery request rotates; the users that take turns are drawn out of all. Cost: the time of a \
          request, by that with the fewest sessions.\n\n",
     );
     let header =

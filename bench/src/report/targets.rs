@@ -75,7 +75,7 @@ fn all(results: &Results) -> Vec<Target> {
 }
 
 fn growth(growth: &Growth) -> Option<Target> {
-    let (smallest, largest) = (growth.sizes.first()?, growth.sizes.last()?);
+    let (smallest, largest) = growth.ends()?;
     let what = format!("{}, {} sessions, cost by that with {}", growth.store, largest.sessions, smallest.sessions);
     Some(at_most(what, GROWTH, largest.cost(smallest), ""))
 }

@@ -5,16 +5,17 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Extent;
-use super::rounds::{NO_ACCESS_LOG, NO_BUFFER, Side, all_settings, plan};
+use super::rounds::{NO_ACCESS_LOG, NO_BUFFER, all_settings, plan};
 use crate::fill::Filled;
-use crate::load::{Plan, Report};
+use crate::load::{self, Plan, Report, User};
 use crate::report::Spread;
-use crate::server::{Server, Store};
+use crate::server::{Engine, Server, Store};
 use crate::{Failure, note};
 
-/// Users that take part, drawn out of all; so many that what they need does not stay in the caches of the processor, nor all of it
-/// in those of the store.
-const USERS: usize = 100_000;
+/// Users that take turns, drawn out of all: the same number with every number of sessions, or it would be their growth that is
+/// measured. Where there are the most sessions, more and more of them besides, up to so many that what is kept of them fits
+/// neither into the processor's caches nor into the store's.
+const USERS: [usize; 3] = [1_000, 10_000, 100_000];
 /// A session of Redis takes about a kilobyte of memory.
 const MOST_IN_MEMORY: u64 = 1_000_000;
 
@@ -25,7 +26,15 @@ pub(crate) struct Growth {
     pub(crate) sizes: Vec<Size>,
 }
 
-/// With so many sessions.
+impl Growth {
+    /// The one that the others are compared with, and that with the most sessions and as many users.
+    pub(crate) fn ends(&self) -> Option<(&Size, &Size)> {
+        let smallest = self.sizes.first()?;
+        Some((smallest, self.sizes.iter().rfind(|size| size.users == smallest.users)?))
+    }
+}
+
+/// With so many sessions, and users that take turns.
 #[derive(Debug, Serialize)]
 pub(crate) struct Size {
     pub(crate) sessions: u64,
@@ -44,31 +53,63 @@ impl Size {
     }
 }
 
-/// Every request rotates, so each is a read and a write. The sizes take turns; each has a store of its own.
+/// A store with so many sessions, and who serves it.
+struct Grown {
+    server: Server,
+    users: Vec<Vec<User>>,
+    /// Removed, or ended, after the server.
+    _store: (Filled, Engine),
+}
+
+/// Every request rotates, so each is a read and a write. Sizes and numbers of users take turns; each size has a store of its own.
 pub(super) fn measure(kind: Store, extent: Extent, program: Option<&Path>) -> Result<Growth, Failure> {
-    let mut sides = Vec::new();
     let store = kind.name();
-    for sessions in sizes(extent, kind) {
-        let engine = kind.start();
+    let counts = sizes(extent, kind);
+    let mut stores = Vec::new();
+    for sessions in &counts {
         note(&format!("{store}: putting {sessions} sessions there"));
-        let filled = Filled::new(&engine, sessions)?;
-        let users = filled.users(USERS.min(usize::try_from(sessions).unwrap_or(USERS)), sessions);
-        let settings = all_settings(&engine, "baton", &[NO_ACCESS_LOG, NO_BUFFER]);
-        let server = Server::baton(program, filled.folder.path(), &settings)?;
-        let plan = Plan { users: users.len(), made_up: false, ..plan(extent, 1) };
-        sides.push((Side::with_users(server, plan, users), filled, engine));
+        stores.push(Grown::new(kind, *sessions, Some(sessions) == counts.last(), program)?);
     }
-    let mut sizes: Vec<Size> = sides
+    let size = |sessions: u64, users: &Vec<User>| Size { sessions, users: users.len(), rounds: Vec::new() };
+    let mut sizes: Vec<Size> = counts
         .iter()
-        .map(|(side, filled, _)| Size { sessions: filled.sessions.count, users: side.users.len(), rounds: Vec::new() })
+        .zip(&stores)
+        .flat_map(|(sessions, grown)| grown.users.iter().map(move |users| size(*sessions, users)))
         .collect();
     for number in 1..=extent.rounds() {
-        for ((side, ..), size) in sides.iter_mut().zip(&mut sizes) {
-            note(&format!("{store}, {} sessions, round {number} of {}", size.sessions, extent.rounds()));
-            size.rounds.push(side.measure()?);
+        let shares = stores.iter_mut().flat_map(|Grown { server, users, .. }| {
+            let server = &*server;
+            users.iter_mut().map(move |users| (server, users))
+        });
+        for ((server, users), size) in shares.zip(&mut sizes) {
+            let Size { sessions, users: count, .. } = size;
+            note(&format!("{store}, {sessions} sessions, {count} users, round {number} of {}", extent.rounds()));
+            let plan = Plan { users: *count, made_up: false, ..plan(extent, 1) };
+            size.rounds.push(load::run(&server.target, &plan, users, Some(server.pid()))?);
         }
     }
     Ok(Growth { store, sizes })
+}
+
+impl Grown {
+    /// `most`: for more and more users.
+    fn new(kind: Store, sessions: u64, most: bool, program: Option<&Path>) -> Result<Self, Failure> {
+        let engine = kind.start();
+        let filled = Filled::new(&engine, sessions)?;
+        let room = usize::try_from(sessions).unwrap_or(usize::MAX);
+        let mut counts = vec![USERS[0]];
+        for more in USERS.into_iter().skip(1).filter(|_| most) {
+            // Each takes part once: two who hold the same token would have it rotate away from each other.
+            if counts.iter().sum::<usize>() + more <= room {
+                counts.push(more);
+            }
+        }
+        let mut drawn = filled.users(counts.iter().sum(), sessions).into_iter();
+        let users = counts.into_iter().map(|count| drawn.by_ref().take(count).collect()).collect();
+        let settings = all_settings(&engine, "baton", &[NO_ACCESS_LOG, NO_BUFFER]);
+        let server = Server::baton(program, filled.folder.path(), &settings)?;
+        Ok(Self { server, users, _store: (filled, engine) })
+    }
 }
 
 fn sizes(extent: Extent, kind: Store) -> Vec<u64> {

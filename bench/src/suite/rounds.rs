@@ -157,11 +157,6 @@ impl Side {
         Self::new(Server::baton(program, folder.path(), &settings)?, plan, Some(folder))
     }
 
-    /// One whose users are known already.
-    pub(super) const fn with_users(server: Server, plan: Plan, users: Vec<User>) -> Self {
-        Self { server, plan, users, _folder: None }
-    }
-
     pub(super) fn measure(&mut self) -> Result<Report, Failure> {
         load::run(&self.server.target, &self.plan, &mut self.users, Some(self.server.pid()))
     }
