@@ -34,13 +34,13 @@ const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/201001
 pub(crate) struct Filled {
     pub(crate) folder: TempDir,
     keys: KeyRing,
-    pub(crate) sessions: Sessions,
+    sessions: Sessions,
 }
 
 /// Sessions by number, always the same ones.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sessions {
-    pub(crate) count: u64,
+struct Sessions {
+    count: u64,
     /// When they were opened, and their tokens last handed out.
     since: i64,
 }

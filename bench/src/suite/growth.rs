@@ -56,7 +56,8 @@ impl Size {
 /// A store with so many sessions, and who serves it.
 struct Grown {
     server: Server,
-    users: Vec<Vec<User>>,
+    /// Users, and what was measured with them.
+    parts: Vec<(Vec<User>, Size)>,
     /// Removed, or ended, after the server.
     _store: (Filled, Engine),
 }
@@ -70,24 +71,17 @@ pub(super) fn measure(kind: Store, extent: Extent, program: Option<&Path>) -> Re
         note(&format!("{store}: putting {sessions} sessions there"));
         stores.push(Grown::new(kind, *sessions, Some(sessions) == counts.last(), program)?);
     }
-    let size = |sessions: u64, users: &Vec<User>| Size { sessions, users: users.len(), rounds: Vec::new() };
-    let mut sizes: Vec<Size> = counts
-        .iter()
-        .zip(&stores)
-        .flat_map(|(sessions, grown)| grown.users.iter().map(move |users| size(*sessions, users)))
-        .collect();
     for number in 1..=extent.rounds() {
-        let shares = stores.iter_mut().flat_map(|Grown { server, users, .. }| {
-            let server = &*server;
-            users.iter_mut().map(move |users| (server, users))
-        });
-        for ((server, users), size) in shares.zip(&mut sizes) {
-            let Size { sessions, users: count, .. } = size;
-            note(&format!("{store}, {sessions} sessions, {count} users, round {number} of {}", extent.rounds()));
-            let plan = Plan { users: *count, made_up: false, ..plan(extent, 1) };
-            size.rounds.push(load::run(&server.target, &plan, users, Some(server.pid()))?);
+        for Grown { server, parts, .. } in &mut stores {
+            for (users, size) in parts {
+                let Size { sessions, users: count, .. } = *size;
+                note(&format!("{store}, {sessions} sessions, {count} users, round {number} of {}", extent.rounds()));
+                let plan = Plan { users: count, made_up: false, ..plan(extent, 1) };
+                size.rounds.push(load::run(&server.target, &plan, users, Some(server.pid()))?);
+            }
         }
     }
+    let sizes = stores.into_iter().flat_map(|grown| grown.parts).map(|(_, size)| size).collect();
     Ok(Growth { store, sizes })
 }
 
@@ -105,10 +99,11 @@ impl Grown {
             }
         }
         let mut drawn = filled.users(counts.iter().sum(), sessions).into_iter();
-        let users = counts.into_iter().map(|count| drawn.by_ref().take(count).collect()).collect();
+        let part = |users| (drawn.by_ref().take(users).collect(), Size { sessions, users, rounds: Vec::new() });
+        let parts = counts.into_iter().map(part).collect();
         let settings = all_settings(&engine, "baton", &[NO_ACCESS_LOG, NO_BUFFER]);
         let server = Server::baton(program, filled.folder.path(), &settings)?;
-        Ok(Self { server, users, _store: (filled, engine) })
+        Ok(Self { server, parts, _store: (filled, engine) })
     }
 }
 

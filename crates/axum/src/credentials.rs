@@ -184,7 +184,7 @@ fn write_token(auth: &Auth, headers: &mut HeaderMap, credentials: &Credentials, 
         let bearer = credentials.to_authorization(names);
         write_headers(auth, headers, credentials.token.expose(), &credentials.expiry(), &bearer, owner);
     }
-    headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// Blank values stay blank all through: a batch answer's `authorization` carries no token either.

@@ -75,8 +75,8 @@ impl Problem {
 
     /// 401 with a challenge that names no error: it is not about a token.
     pub(crate) fn unauthorized(code: Code, shape: Shape, message: impl Into<Cow<'static, str>>) -> Self {
-        const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer realm="baton""#);
-        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, CHALLENGE)
+        let challenge = HeaderValue::from_static(r#"Bearer realm="baton""#);
+        Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, challenge)
     }
 
     /// Nobody is signed in. The challenge names no error, since nothing was presented (RFC 6750 §3.1).
@@ -89,43 +89,25 @@ impl Problem {
     #[must_use]
     pub fn refused(refusal: Refusal, shape: Shape) -> Self {
         // Constants, or each refusal would look at every byte of its challenge.
+        const INVALID: HeaderValue = HeaderValue::from_static(
+            r#"Bearer realm="baton", error="invalid_token", error_description="The access token is not valid""#,
+        );
+        const SUPERSEDED: HeaderValue = HeaderValue::from_static(
+            r#"Bearer realm="baton", error="invalid_token", error_description="The access token was superseded""#,
+        );
+        const EXPIRED: HeaderValue = HeaderValue::from_static(
+            r#"Bearer realm="baton", error="invalid_token", error_description="The session expired""#,
+        );
+        const REVOKED: HeaderValue = HeaderValue::from_static(
+            r#"Bearer realm="baton", error="invalid_token", error_description="The session has ended""#,
+        );
         let (code, message, challenge) = match refusal {
-            Refusal::Invalid => (
-                Code::TokenInvalid,
-                "The access token is not valid.",
-                const {
-                    HeaderValue::from_static(
-                        r#"Bearer realm="baton", error="invalid_token", error_description="The access token is not valid""#,
-                    )
-                },
-            ),
-            Refusal::Superseded => (
-                Code::TokenSuperseded,
-                "A newer access token has taken the place of this one.",
-                const {
-                    HeaderValue::from_static(
-                        r#"Bearer realm="baton", error="invalid_token", error_description="The access token was superseded""#,
-                    )
-                },
-            ),
-            Refusal::Expired => (
-                Code::TokenExpired,
-                "The session has expired. Sign in again.",
-                const {
-                    HeaderValue::from_static(
-                        r#"Bearer realm="baton", error="invalid_token", error_description="The session expired""#,
-                    )
-                },
-            ),
-            Refusal::Revoked => (
-                Code::SessionRevoked,
-                "The session has ended. Sign in again.",
-                const {
-                    HeaderValue::from_static(
-                        r#"Bearer realm="baton", error="invalid_token", error_description="The session has ended""#,
-                    )
-                },
-            ),
+            Refusal::Invalid => (Code::TokenInvalid, "The access token is not valid.", INVALID),
+            Refusal::Superseded => {
+                (Code::TokenSuperseded, "A newer access token has taken the place of this one.", SUPERSEDED)
+            }
+            Refusal::Expired => (Code::TokenExpired, "The session has expired. Sign in again.", EXPIRED),
+            Refusal::Revoked => (Code::SessionRevoked, "The session has ended. Sign in again.", REVOKED),
         };
         Self::new(StatusCode::UNAUTHORIZED, code, shape, message).with(WWW_AUTHENTICATE, challenge)
     }
@@ -150,10 +132,8 @@ impl Problem {
         let Limited { policy, quota, wait } = limited;
         let seconds = rounded_up(*wait).max(1);
         let message = format!("Too many attempts. Try again in {seconds} s.");
-        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, shape, message).with(
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            const { HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy") },
-        );
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, shape, message)
+            .with(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy"));
         for (name, value) in [
             (RETRY_AFTER, seconds.to_string()),
             (RATELIMIT_POLICY, format!("\"{policy}\";q={};w={}", quota.burst, rounded_up(quota.period))),
@@ -292,7 +272,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.reserve(self.headers.len() + MORE_HEADERS);
         headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in self.headers {
             headers.insert(name, value);
         }

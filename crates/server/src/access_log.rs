@@ -83,7 +83,7 @@ impl Line {
             headers.insert(REQUEST_ID, id);
         }
         if !is_passed {
-            headers.insert(X_CONTENT_TYPE_OPTIONS, const { HeaderValue::from_static("nosniff") });
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
     }
 }

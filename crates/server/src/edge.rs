@@ -114,7 +114,7 @@ impl Edge {
             let mut response = infallible(answer.await);
             if !is_for_anybody && !is_for_page {
                 // A cache must not give this answer to a page.
-                response.headers_mut().append(VARY, const { HeaderValue::from_static("origin") });
+                response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
             }
             response
         }

@@ -118,7 +118,7 @@ fn refused(problem: Problem) -> Response {
 fn admitted(user: Option<&CurrentUser>, signer: Option<&Signer>) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, const { HeaderValue::from_static("no-store") });
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     for (name, value) in IDENTITY.into_iter().zip(user.map(identity).unwrap_or_default()) {
         headers.insert(name, value.unwrap_or(HeaderValue::from_static("")));
     }
